@@ -1,0 +1,3 @@
+"""The project's own tests need pytest's `pytester`."""
+
+pytest_plugins = ["pytester"]

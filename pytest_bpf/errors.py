@@ -1,0 +1,118 @@
+"""What can go wrong, one exception a kind, each message one sentence that says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BpfError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class UnavailableError(BpfError):
+    """Something this environment cannot do: no privilege, no BTF, no compiler, no such feature.
+
+    In a test it becomes a skip that carries the message, or a failure with ``--bpf-strict``.
+    """
+
+
+class CompileError(BpfError):
+    """The compiler refused a source; ``output`` is everything it printed."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
+class LoadError(BpfError):
+    """An object could not be opened or loaded; ``errno`` is the kernel's or libbpf's, or 0."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class VerifierError(LoadError):
+    """The verifier rejected a program.
+
+    ``program`` is its name, ``location`` the source line as ``file:line`` (empty when the object
+    has no line information), ``reason`` the verifier's own sentence and ``log`` its whole log.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errno: int = 0,
+        program: str = "",
+        location: str = "",
+        reason: str = "",
+        log: str = "",
+    ) -> None:
+        super().__init__(message, errno)
+        self.program = program
+        self.location = location
+        self.reason = reason
+        self.log = log
+
+
+class AttachError(BpfError):
+    """A program could not be attached; ``errno`` is the kernel's or libbpf's, or 0."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class RunError(BpfError):
+    """The kernel refused to run a program by ``BPF_PROG_RUN``; ``errno`` says why."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class MapError(BpfError):
+    """A map operation the kernel refused, or that this kind of map does not have."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class ValueTypeError(BpfError, TypeError):
+    """A Python value that does not fit the C type it should become."""
+
+
+class PlaceError(BpfError):
+    """A namespace, an interface or a cgroup could not be made as asked."""
+
+
+class StimulusError(BpfError):
+    """Traffic or a workload that could not be run as asked."""
+
+
+class UnknownNameError(BpfError, KeyError):
+    """A name an object does not have; the message lists the near matches."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` or the list of what there is, to end a sentence with.
+
+    >>> near_matches("cuont", ["count", "drop"])
+    "; did you mean 'count'?"
+    >>> near_matches("zzz", ["count", "drop"])
+    '; there are: count, drop'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3)
+    if close:
+        return f"; did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"; there are: {', '.join(names)}" if names else "; there is none"

@@ -1,0 +1,308 @@
+"""BTF types as frozen values: what a map's key, a global or an event looks like in memory.
+
+The reading is libbpf's (``btf__type_by_id``); this module turns ``struct btf_type`` of
+``uapi/linux/btf.h`` into values that can be compared, hashed and printed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import cache
+from typing import TYPE_CHECKING, Union
+
+from pytest_bpf.errors import UnavailableError, UnknownNameError, near_matches
+from pytest_bpf.kernel import libbpf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Kind(IntEnum):
+    """``BTF_KIND_*`` of ``uapi/linux/btf.h``."""
+
+    VOID, INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(12)
+    FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
+
+
+@dataclass(frozen=True)
+class Int:
+    """An integer or ``_Bool``; ``size`` in bytes."""
+
+    name: str
+    size: int
+    signed: bool = False
+    boolean: bool = False
+
+
+@dataclass(frozen=True)
+class Float:
+    """A floating-point number; ``size`` in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A pointer, whose value is an address; what it points to is left alone."""
+
+    size: int = 8
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """An ``enum``; ``members`` are (name, value) pairs in order of declaration."""
+
+    name: str
+    size: int
+    signed: bool
+    members: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Array:
+    """``count`` elements of one type."""
+
+    element: Type
+    count: int
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return self.element.size * self.count
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a struct or union; ``bit_size`` is 0 unless it is a bit-field."""
+
+    name: str
+    type: Type
+    bit_offset: int
+    bit_size: int = 0
+
+
+@dataclass(frozen=True)
+class Struct:
+    """A struct, or a union when ``union``; ``size`` in bytes with its padding."""
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    union: bool = False
+
+    def flat_members(self) -> Iterator[Member]:
+        """Yield the members as C names them: those of anonymous members belong to this struct."""
+        for member in self.members:
+            if not member.name and isinstance(member.type, Struct):
+                for inner in member.type.flat_members():
+                    yield replace(inner, bit_offset=member.bit_offset + inner.bit_offset)
+            elif member.name:
+                yield member
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Bytes of which only the size is known: no BTF, a forward declaration, ``void``."""
+
+    name: str
+    size: int
+
+
+Type = Union[Int, Float, Pointer, Enumeration, Array, Struct, Opaque]  # noqa: UP007 (runs on 3.10 with forward names)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A global variable: where it lies in its section (``.rodata``, ``.data``, ``.bss``)."""
+
+    name: str
+    type: Type
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """One ``struct btf_type``; ``size`` is its ``size`` or ``type`` field."""
+
+    name: str
+    kind: Kind
+    vlen: int
+    flag: bool
+    size: int
+    address: int
+
+
+class Btf:
+    """The types of an object or of the kernel, read through libbpf's ``struct btf *``.
+
+    The pointer is borrowed: whoever opened the object closes it.
+    """
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+        self._types: dict[int, Type] = {}
+
+    def type(self, type_id: int) -> Type:
+        """Return the type with this id; typedefs and qualifiers are looked through."""
+        if type_id not in self._types:
+            self._types[type_id] = self._resolve(type_id)
+        return self._types[type_id]
+
+    def named(self, name: str) -> Type:
+        """Return a type by its C name: ``"struct event"``, ``"event_t"``, ``"__u64"``.
+
+        Raises `UnknownNameError` with the near matches.
+        """
+        keyword, _, bare = name.rpartition(" ")
+        kinds = _KEYWORDS.get(keyword)
+        if kinds is None:
+            raise UnknownNameError(f"{name!r} is no C type name; try 'struct {bare}'")
+        for kind in kinds:
+            found = libbpf.function("btf__find_by_name_kind")(self._pointer, bare.encode(), kind)
+            if found > 0:
+                return self.type(found)
+        known = {raw.name for raw in self._all() if raw.kind in kinds and raw.name}
+        raise UnknownNameError(f"there is no type {name!r} in the BTF{near_matches(bare, known)}")
+
+    def structs(self) -> list[Struct]:
+        """Return every named struct, in order of its id."""
+        found = (
+            self.type(type_id)
+            for type_id, raw in enumerate(self._all())
+            if raw.kind is Kind.STRUCT and raw.name
+        )
+        return [value for value in found if isinstance(value, Struct)]
+
+    def sections(self) -> dict[str, tuple[Variable, ...]]:
+        """Return the global variables by section name."""
+        return {
+            raw.name: tuple(self._variables(raw)) for raw in self._all() if raw.kind is Kind.DATASEC
+        }
+
+    def first_parameter(self, function: str) -> Type | None:
+        """Return what the first parameter of ``function`` points to: a program's context."""
+        found = libbpf.function("btf__find_by_name_kind")(
+            self._pointer, function.encode(), Kind.FUNC
+        )
+        if found <= 0:
+            return None
+        proto = self._raw(self._raw(found).size)
+        if not proto.vlen:
+            return None
+        return self.pointee(self._words(proto, 2)[1])
+
+    def pointee(self, type_id: int) -> Type | None:
+        """Return what a pointer type points to, or None when ``type_id`` is no pointer."""
+        raw = self._raw(type_id)
+        while raw.kind in _LOOK_THROUGH:
+            raw = self._raw(raw.size)
+        return self.type(raw.size) if raw.kind is Kind.PTR else None
+
+    def global_pointees(self) -> list[Type]:
+        """Return what the global pointer variables point to.
+
+        ``const struct event *unused __attribute__((unused));`` is how a source keeps in the BTF
+        a type that only its functions use.
+        """
+        variables = (raw for raw in self._all() if raw.kind is Kind.VAR)
+        pointees = (self.pointee(raw.size) for raw in variables)
+        return [value for value in pointees if value is not None]
+
+    def _all(self) -> Iterator[_Raw]:
+        count = libbpf.function("btf__type_cnt")(self._pointer)
+        return (self._raw(type_id) for type_id in range(count))
+
+    def _raw(self, type_id: int) -> _Raw:
+        if type_id == 0:
+            return _Raw("void", Kind.VOID, 0, False, 0, 0)
+        address = libbpf.call("btf__type_by_id", self._pointer, type_id)
+        name_offset, info, size = struct.unpack("=III", ctypes.string_at(address, 12))
+        name = libbpf.function("btf__name_by_offset")(self._pointer, name_offset) or b""
+        kind = Kind((info >> 24) & 0x1F)
+        return _Raw(name.decode(), kind, info & 0xFFFF, bool(info >> 31), size, address)
+
+    def _words(self, raw: _Raw, count: int) -> tuple[int, ...]:
+        """Return the ``count`` 32-bit words that follow a ``struct btf_type``."""
+        return struct.unpack(f"={count}I", ctypes.string_at(raw.address + 12, 4 * count))
+
+    def _resolve(self, type_id: int) -> Type:
+        raw = self._raw(type_id)
+        if raw.kind in _LOOK_THROUGH:
+            target = self.type(raw.size)
+            if raw.kind is Kind.TYPEDEF and isinstance(target, (Struct, Enumeration)):
+                return target if target.name else replace(target, name=raw.name)
+            return target
+        if raw.kind is Kind.INT:
+            encoding = (self._words(raw, 1)[0] >> 24) & 0xF
+            return Int(raw.name, raw.size, signed=bool(encoding & 1), boolean=bool(encoding & 4))
+        if raw.kind is Kind.FLOAT:
+            return Float(raw.name, raw.size)
+        if raw.kind is Kind.PTR:
+            return Pointer()
+        if raw.kind is Kind.ARRAY:
+            element, _, count = self._words(raw, 3)
+            return Array(self.type(element), count)
+        if raw.kind in {Kind.STRUCT, Kind.UNION}:
+            members = tuple(self._members(raw))
+            return Struct(raw.name, raw.size, members, union=raw.kind is Kind.UNION)
+        if raw.kind in {Kind.ENUM, Kind.ENUM64}:
+            return Enumeration(raw.name, raw.size, raw.flag, tuple(self._enumerators(raw)))
+        return Opaque(raw.name, 0)
+
+    def _members(self, raw: _Raw) -> Iterator[Member]:
+        words = self._words(raw, 3 * raw.vlen)
+        for at in range(0, len(words), 3):
+            name_offset, type_id, offset = words[at : at + 3]
+            name = libbpf.function("btf__name_by_offset")(self._pointer, name_offset) or b""
+            bit_size, bit_offset = (offset >> 24, offset & 0xFFFFFF) if raw.flag else (0, offset)
+            yield Member(name.decode(), self.type(type_id), bit_offset, bit_size)
+
+    def _enumerators(self, raw: _Raw) -> Iterator[tuple[str, int]]:
+        wide = raw.kind is Kind.ENUM64
+        words = self._words(raw, (3 if wide else 2) * raw.vlen)
+        for at in range(0, len(words), 3 if wide else 2):
+            name = libbpf.function("btf__name_by_offset")(self._pointer, words[at]) or b""
+            value = words[at + 1] | (words[at + 2] << 32 if wide else 0)
+            bits = 64 if wide else 32
+            negative = raw.flag and value >> (bits - 1)
+            yield name.decode(), value - (1 << bits) if negative else value
+
+    def _variables(self, section: _Raw) -> Iterator[Variable]:
+        words = self._words(section, 3 * section.vlen)
+        for at in range(0, len(words), 3):
+            type_id, offset, size = words[at : at + 3]
+            variable = self._raw(type_id)
+            if variable.kind is Kind.VAR:
+                yield Variable(variable.name, self.type(variable.size), offset, size)
+
+
+_LOOK_THROUGH = frozenset(
+    {Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG, Kind.DECL_TAG}
+)
+_KEYWORDS = {
+    "struct": (Kind.STRUCT,),
+    "union": (Kind.UNION,),
+    "enum": (Kind.ENUM, Kind.ENUM64),
+    "": (Kind.TYPEDEF, Kind.STRUCT, Kind.UNION, Kind.INT, Kind.ENUM, Kind.FLOAT, Kind.ENUM64),
+    "unsigned": (Kind.INT,),
+}
+
+
+@cache
+def vmlinux() -> Btf:
+    """Return the running kernel's types; parsed once a process, and kept.
+
+    Raises `UnavailableError` when the kernel was built without BTF.
+    """
+    try:
+        return Btf(libbpf.call("btf__load_vmlinux_btf"))
+    except OSError as error:
+        raise UnavailableError(
+            f"this kernel's BTF cannot be read ({error.strerror}); "
+            "it needs CONFIG_DEBUG_INFO_BTF=y and /sys mounted"
+        ) from None

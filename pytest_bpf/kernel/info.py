@@ -1,0 +1,104 @@
+"""What the kernel tells about a program, a map or a link: ``BPF_OBJ_GET_INFO_BY_FD``."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_char, c_uint8, c_uint32, c_uint64
+from typing import TypeVar
+
+from pytest_bpf.kernel import libbpf
+
+_u64 = c_uint64
+
+
+class ProgramInfo(ctypes.Structure):
+    """``struct bpf_prog_info`` of ``uapi/linux/bpf.h``; sizes in bytes, times in nanoseconds."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("tag", c_uint8 * 8),
+        ("jited_prog_len", c_uint32),
+        ("xlated_prog_len", c_uint32),
+        ("jited_prog_insns", _u64),
+        ("xlated_prog_insns", _u64),
+        ("load_time", _u64),
+        ("created_by_uid", c_uint32),
+        ("nr_map_ids", c_uint32),
+        ("map_ids", _u64),
+        ("name", c_char * 16),
+        ("ifindex", c_uint32),
+        ("gpl_compatible", c_uint32),
+        ("netns_dev", _u64),
+        ("netns_ino", _u64),
+        ("nr_jited_ksyms", c_uint32),
+        ("nr_jited_func_lens", c_uint32),
+        ("jited_ksyms", _u64),
+        ("jited_func_lens", _u64),
+        ("btf_id", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("func_info", _u64),
+        ("nr_func_info", c_uint32),
+        ("nr_line_info", c_uint32),
+        ("line_info", _u64),
+        ("jited_line_info", _u64),
+        ("nr_jited_line_info", c_uint32),
+        ("line_info_rec_size", c_uint32),
+        ("jited_line_info_rec_size", c_uint32),
+        ("nr_prog_tags", c_uint32),
+        ("prog_tags", _u64),
+        ("run_time_ns", _u64),
+        ("run_cnt", _u64),
+        ("recursion_misses", _u64),
+        ("verified_insns", c_uint32),
+        ("attach_btf_obj_id", c_uint32),
+        ("attach_btf_id", c_uint32),
+    )
+
+
+class MapInfo(ctypes.Structure):
+    """``struct bpf_map_info`` of ``uapi/linux/bpf.h``; sizes in bytes."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("key_size", c_uint32),
+        ("value_size", c_uint32),
+        ("max_entries", c_uint32),
+        ("map_flags", c_uint32),
+        ("name", c_char * 16),
+        ("ifindex", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("netns_dev", _u64),
+        ("netns_ino", _u64),
+        ("btf_id", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_id", c_uint32),
+        ("map_extra", _u64),
+    )
+
+
+class LinkInfo(ctypes.Structure):
+    """The part of ``struct bpf_link_info`` that every kind of link has."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("rest", c_uint8 * 84),
+    )
+
+
+_Info = TypeVar("_Info", ProgramInfo, MapInfo, LinkInfo)
+
+
+def read_info(fd: int, kind: type[_Info]) -> _Info:
+    """Return what the kernel says of ``fd``; fields that it does not know stay 0.
+
+    Raises `OSError` when ``fd`` is closed or of another kind.
+    """
+    info = kind()
+    size = c_uint32(ctypes.sizeof(info))
+    libbpf.call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    return info
