@@ -72,6 +72,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_tc_hook_create": (c_int, c_void_p),
     "bpf_tc_attach": (c_int, c_void_p, c_void_p),
     "bpf_tc_detach": (c_int, c_void_p, c_void_p),
+    "bpf_xdp_attach": (c_int, c_int, c_int, c_uint32, c_void_p),
     # maps
     "bpf_map__name": (c_char_p, c_void_p),
     "bpf_map__type": (c_int, c_void_p),
@@ -124,6 +125,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_obj_get_info_by_fd": (c_int, c_int, c_void_p, POINTER(c_uint32)),
     "bpf_prog_attach": (c_int, c_int, c_int, c_int, c_uint32),
     "bpf_prog_detach2": (c_int, c_int, c_int, c_int),
+    "bpf_prog_query": (c_int, c_int, c_int, c_uint32, c_void_p, c_void_p, POINTER(c_uint32)),
     "bpf_link_create": (c_int, c_int, c_int, c_int, c_void_p),
     "bpf_iter_create": (c_int, c_int),
     "bpf_prog_get_next_id": (c_int, c_uint32, POINTER(c_uint32)),

@@ -1,0 +1,177 @@
+"""Compiling one source, or finding that it was compiled before."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.compile.cache import Cache, digest, open_cache
+from pytest_bpf.compile.command import Task, plan, system_folders
+from pytest_bpf.compile.compilers import Compiler, find
+from pytest_bpf.compile.diagnostics import failure, missing_header, relative_to_here
+from pytest_bpf.compile.entries import Entry, recall, remember
+from pytest_bpf.compile.headers import Header, changed_since, observe, shadows
+from pytest_bpf.compile.process import Run, run
+from pytest_bpf.compile.sources import Source, read_source
+from pytest_bpf.errors import UnavailableError
+from pytest_bpf.kernel import vmlinux_h
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An object file and how it came to be.
+
+    ``object`` is in the cache: read it, do not change it. ``source`` is the absolute path of the C
+    file, ``seconds`` what this call took, ``cached`` whether no compiler ran, and ``warnings`` what
+    the compiler printed when it did (empty when it had nothing to say).
+    """
+
+    object: Path
+    source: Path
+    seconds: float
+    cached: bool
+    warnings: str
+
+
+def compile_source(
+    source: os.PathLike[str] | str,
+    *,
+    name: str | None = None,
+    include_dirs: Iterable[os.PathLike[str] | str] = (),
+    defines: Mapping[str, str | int | None] | None = None,
+    flags: Sequence[str] = (),
+    compiler: Compiler | None = None,
+    btf: Path = vmlinux_h.RUNNING,
+    cache: Cache | None = None,
+    timeout: float = 120.0,
+) -> Compiled:
+    """Compile ``source`` for BPF, unless the cache has it, and return the object.
+
+    ``source`` is a file, or C text when it is a `str` with a newline; ``name`` is what text and
+    object are called. ``include_dirs`` are searched before the system's folders, ``defines`` are
+    macros (None defines without a value), ``flags`` go to the compiler after our own. A
+    ``#include "vmlinux.h"`` finds the user's own, or else one made from ``btf``. ``timeout`` is in
+    seconds.
+
+    Raises `CompileError` when the source is missing or wrong (``output`` is all the compiler
+    printed), and `UnavailableError` when there is no compiler, no BTF to make vmlinux.h of, or no
+    libbpf-dev.
+    """
+    start = time.perf_counter()
+    cache = cache or open_cache()
+    found = read_source(source, name, cache)
+    task = plan(
+        found,
+        compiler or find(cache=cache),
+        include_dirs=include_dirs,
+        defines=defines or {},
+        flags=flags,
+    )
+    header = _vmlinux_path(cache, btf)
+    entry = _recall(cache, task, header)
+    cached = entry is not None
+    if entry is None:
+        with cache.lock(task.key[:2]):
+            entry = _recall(cache, task, header)
+            cached = entry is not None
+            entry = entry or _compile(cache, task, header, btf, timeout)
+        cache.prune_daily()
+    warnings = _as_shown(entry.warnings, found)
+    return Compiled(entry.path(cache), found.path, time.perf_counter() - start, cached, warnings)
+
+
+def _vmlinux_path(cache: Cache, btf: Path) -> Path | None:
+    """Return where vmlinux.h of ``btf`` is or will be, or None when there is no such BTF."""
+    try:
+        return cache.folder / f"vmlinux-{vmlinux_h.identity(btf)[:16]}" / "vmlinux.h"
+    except UnavailableError:
+        return None
+
+
+def _recall(cache: Cache, task: Task, header: Path | None) -> Entry | None:
+    """Look for an object of any kernel first, then for one made with this kernel's vmlinux.h."""
+    found = recall(cache, task.key)
+    return found or (recall(cache, _kernel_key(task, header)) if header else None)
+
+
+def _kernel_key(task: Task, header: Path) -> str:
+    return digest(task.key, header.parent.name)
+
+
+def _compile(cache: Cache, task: Task, header: Path | None, btf: Path, timeout: float) -> Entry:
+    """Compile, keep the object, and remember it unless a header changed meanwhile."""
+    extra = ("-idirafter", str(header.parent)) if header else ()
+    with cache.workspace() as folder:
+        start_ns = folder.stat().st_mtime_ns
+        done = run(task, extra, folder, timeout)
+        if done.code and missing_header(done.output) == "vmlinux.h":
+            _make_vmlinux_h(cache, header, btf)
+            done = run(task, extra, folder, timeout)
+        _raise_for(done, task)
+        files = done.files()
+        checksum = sha256(done.object.read_bytes()).hexdigest()
+        name = f"{task.source.label}-{checksum[:16]}.bpf.o"
+        cache.adopt(done.object, "objects", name)
+    headers = _headers(task, files)
+    entry = Entry(name, checksum, done.output, headers, _absent(cache, task, headers))
+    if _settled(cache, task, entry, start_ns):
+        of_kernel = header is not None and str(header) in files
+        remember(cache, _kernel_key(task, header) if header and of_kernel else task.key, entry)
+    return entry
+
+
+def _make_vmlinux_h(cache: Cache, header: Path | None, btf: Path) -> None:
+    """Make vmlinux.h in the cache, once; without BTF, raise what there is to say about that."""
+    if header is None:
+        vmlinux_h.identity(btf)
+        return
+    with cache.lock("vmlinux"), cache.workspace() as folder:
+        if not header.exists():
+            vmlinux_h.write(btf, folder / header.name)
+            cache.adopt(folder / header.name, header.parent.name, header.name)
+
+
+def _raise_for(done: Run, task: Task) -> None:
+    if done.code or not done.object.exists():
+        output = _as_shown(done.output, task.source)
+        compiler, source = str(task.compiler), task.source.shown
+        raise failure(output, done.code, compiler=compiler, source=source)
+
+
+def _headers(task: Task, files: Iterable[str]) -> tuple[Header, ...]:
+    """Return the files as they are now, without the source: its content is in the key."""
+    now = time.time_ns()
+    source = str(task.source.path)
+    return tuple(observe(file, now) for file in dict.fromkeys(files) if file != source)
+
+
+def _absent(cache: Cache, task: Task, headers: Iterable[Header]) -> tuple[str, ...]:
+    """Return the paths that must stay absent: a header there would be included instead."""
+    system = system_folders()
+    elsewhere = tuple(f"{folder}/" for folder in (*system, cache.folder))
+    folders = {header.path: str(Path(header.path).parent) for header in headers}
+    users = [folder for path, folder in folders.items() if not path.startswith(elsewhere)]
+    private = dict.fromkeys((str(task.source.path.parent), *task.include_dirs, *users, system[0]))
+    made = {folder for path, folder in folders.items() if path.startswith(f"{cache.folder}/")}
+    return shadows(folders, tuple(private), (*private, *system, *made))
+
+
+def _settled(cache: Cache, task: Task, entry: Entry, start_ns: int) -> bool:
+    """Say whether every file is what the compiler read: not written since ``start_ns``."""
+    mine = f"{cache.folder}/"
+    others = (header for header in entry.headers if not header.path.startswith(mine))
+    if any(changed_since(header, start_ns) for header in others):
+        return False
+    source = task.source
+    return source.path.exists() and source.path.read_bytes() == source.content
+
+
+def _as_shown(output: str, source: Source) -> str:
+    return relative_to_here()(output.replace(str(source.path), source.shown))

@@ -1,0 +1,83 @@
+"""Running the compiler once, in a folder of its own, never for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.compile.headers import parse_dependencies
+from pytest_bpf.errors import CompileError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_bpf.compile.command import Task
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the compiler left in ``folder``: its exit ``code`` and all it printed."""
+
+    folder: Path
+    code: int
+    output: str
+
+    @property
+    def object(self) -> Path:
+        """The object file; it exists when the run succeeded."""
+        return self.folder / "object"
+
+    def files(self) -> list[str]:
+        """Return the absolute paths of all files the compiler read, the source first."""
+        rule = (self.folder / "rule").read_text(errors="surrogateescape")
+        return [str(Path(file).absolute()) for file in parse_dependencies(rule)]
+
+
+def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> Run:
+    """Compile in ``folder`` with the ``extra`` arguments; ``timeout`` is in seconds.
+
+    Raises `CompileError` when time is up and `UnavailableError` when the compiler cannot be
+    started; an exit code other than 0 is the caller's to explain.
+    """
+    command = [
+        *(*task.arguments, *extra),
+        *("-MD", "-MT", "object", "-MF", str(folder / "rule"), "-o", str(folder / "object")),
+        *("-x", "c", "-c", str(task.source.path)),
+    ]
+    try:
+        code, printed = _finish(command, timeout)
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(
+            f"{task.source.shown}: {task.compiler} did not finish in {timeout:g} s and was killed",
+            (error.output or b"").decode(errors="replace"),
+        ) from None
+    except OSError as error:
+        raise UnavailableError(f"{command[0]} cannot be run: {error.strerror}") from None
+    return Run(folder, code, printed.decode(errors="replace"))
+
+
+def _finish(command: list[str], timeout: float) -> tuple[int, bytes]:
+    """Run ``command`` in a process group of its own, so that nothing of it stays behind.
+
+    Waiting for the end of its output, not for its exit, notices the end at once: with a time-out,
+    `subprocess` waits for an exit by looking every 50 ms.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=timeout)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, printed

@@ -1,0 +1,88 @@
+"""The source of a program: a file of the user's, or a text that becomes a file in the cache."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.compile.cache import Cache, digest, used
+from pytest_bpf.compile.diagnostics import relative_to_here
+from pytest_bpf.errors import CompileError, near_matches
+
+if TYPE_CHECKING:
+    import os
+
+
+@dataclass(frozen=True)
+class Source:
+    """A C source: its absolute ``path``, its ``content``, and what messages and objects call it."""
+
+    path: Path
+    content: bytes
+    shown: str
+    label: str
+
+
+def read_source(source: os.PathLike[str] | str, name: str | None, cache: Cache) -> Source:
+    """Return the file ``source``, or the text ``source`` (a `str` with a newline) as a file.
+
+    Raises `CompileError` when it is missing, a folder, unreadable, empty or not text.
+    """
+    if isinstance(source, str) and "\n" in source:
+        return _from_text(source, name or "inline", cache)
+    path = Path(source).absolute()
+    shown = relative_to_here()(str(path))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CompileError(f"{shown} does not exist{_neighbours(path)}") from None
+    except IsADirectoryError:
+        raise CompileError(f"{shown} is a folder; give the C source in it") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CompileError(f"{shown} cannot be read: {why}") from None
+    _check(content, shown)
+    label = name or path.name.removesuffix(".c").removesuffix(".bpf")
+    return Source(path, content, shown, _plain(label))
+
+
+def _from_text(text: str, name: str, cache: Cache) -> Source:
+    label = _plain(name)
+    shown = f"{label}.bpf.c"
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise CompileError(f"{shown} (source text) is not valid Unicode: {error.reason}") from None
+    _check(content, f"{shown} (source text)")
+    parts = ("sources", f"{label}-{digest(content)[:16]}.bpf.c")
+    path = cache.folder.joinpath(*parts)
+    if not path.exists() or path.read_bytes() != content:
+        cache.write(content, *parts)
+    used(path)
+    return Source(path, content, shown, label)
+
+
+def _check(content: bytes, shown: str) -> None:
+    if not content.strip():
+        raise CompileError(f"{shown} is empty; a program needs at least a function in a SEC()")
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        kind = "an ELF object" if content.startswith(b"\x7fELF") else "not UTF-8 text"
+        where = f"byte {content[error.start]:#04x} at offset {error.start}"
+        raise CompileError(f"{shown} is {kind}, not a C source ({where})") from None
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f": there is no folder {relative_to_here()(str(folder))}"
+    sources = [p.name for p in folder.iterdir() if p.suffix in {".c", ".o"}]
+    return near_matches(path.name, sources) if sources else ": the folder has no .c file"
+
+
+def _plain(name: str) -> str:
+    """Return ``name`` as it may stand in a file name: letters, digits, ``_``, ``-``, inner dots."""
+    return re.sub(r"[^\w.-]+", "_", name)[:64].strip(".") or "source"

@@ -1,0 +1,202 @@
+"""Probes of attaching: each attaches ``r0 = 0; exit`` for real, where it can disturb nobody.
+
+Networking programs go to a network namespace of their own; uprobes into a file that no process
+maps. cgroup programs are loaded, and the root cgroup is asked whether it takes their kind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.errors import UnavailableError
+from pytest_bpf.kernel import libbpf, perf
+from pytest_bpf.kernel.mounts import tracefs, with_tracefs
+from pytest_bpf.kernel.probe import Variant, closing, in_private_network, program
+from pytest_bpf.kernel.variants import TRACEPOINT, AttachType, struct_ops, tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LO = 1
+"""The index of the loopback interface of every network namespace."""
+
+KERNEL_FUNCTION = "vfs_statfs"
+"""A function every kernel has and rarely runs."""
+
+XDP_FLAGS_SKB_MODE = 1 << 1
+BPF_TC_INGRESS = 1 << 0
+LSM_ID_BPF = 109
+SYS_LSM_LIST_MODULES = 461
+
+
+class _TcHook(ctypes.Structure):
+    """``struct bpf_tc_hook`` of ``bpf/libbpf.h``."""
+
+    _fields_ = (("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32))
+
+
+class _TcOptions(ctypes.Structure):
+    """``struct bpf_tc_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("prog_fd", c_int),
+        *((name, c_uint32) for name in ("flags", "prog_id", "handle", "priority")),
+    )
+
+
+class _MultiOptions(ctypes.Structure):
+    """``struct bpf_link_create_opts`` of ``bpf/bpf.h`` with its member ``kprobe_multi``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+        ("multi_flags", c_uint32),
+        ("cnt", c_uint32),
+        *((name, c_void_p) for name in ("syms", "addrs", "cookies")),
+    )
+
+
+def _raw_tracepoint() -> None:
+    with program("raw_tracepoint") as fd:
+        os.close(libbpf.call("bpf_raw_tracepoint_open", TRACEPOINT.encode(), fd))
+
+
+def _trampoline(kind: str) -> None:
+    with program("lsm" if kind == "lsm" else "tracing", tracing(kind)) as fd:
+        os.close(libbpf.call("bpf_raw_tracepoint_open", None, fd))
+
+
+def _lsm() -> None:
+    _trampoline("lsm")
+    modules, size = (c_uint64 * 64)(), c_uint32(64 * 8)
+    count = ctypes.CDLL(None).syscall(SYS_LSM_LIST_MODULES, modules, ctypes.byref(size), 0)
+    if count >= 0 and LSM_ID_BPF not in modules[:count]:
+        raise UnavailableError("the BPF LSM is not among the active ones (kernel parameter lsm=)")
+
+
+def _iterator() -> None:
+    with program("tracing", tracing("iter")) as fd:
+        os.close(libbpf.call("bpf_link_create", fd, 0, AttachType.TRACE_ITER, None))
+
+
+def _tracepoint() -> None:
+    with program("tracepoint") as fd:
+
+        def attach() -> None:
+            event = Path(tracefs() or "", "events/sched", TRACEPOINT, "id")
+            perf.attach(perf.TRACEPOINT, int(event.read_text()), fd)
+
+        with_tracefs(attach)
+
+
+def _kprobe(*, on_return: bool) -> None:
+    with program("kprobe") as fd:
+        perf.attach_dynamic("kprobe", KERNEL_FUNCTION, fd, on_return=on_return)
+
+
+@cache
+def _uprobe(*, on_return: bool) -> None:
+    with program("kprobe") as fd, closing(os.memfd_create("pytest-bpf-probe")) as file:
+        os.ftruncate(file, os.sysconf("SC_PAGE_SIZE"))
+        perf.attach_dynamic("uprobe", f"/proc/self/fd/{file}", fd, on_return=on_return)
+
+
+def _kprobe_multi() -> None:
+    kind = AttachType.TRACE_KPROBE_MULTI
+    with program("kprobe", Variant(kind)) as fd:
+        names = (c_char_p * 1)(KERNEL_FUNCTION.encode())
+        options = _MultiOptions(
+            sz=ctypes.sizeof(_MultiOptions), cnt=1, syms=ctypes.addressof(names)
+        )
+        os.close(libbpf.call("bpf_link_create", fd, 0, kind, ctypes.byref(options)))
+
+
+def _perf_event() -> None:
+    with program("perf_event") as fd:
+        perf.attach(perf.SOFTWARE, perf.CPU_CLOCK, fd, period=10**9)
+
+
+def _xdp() -> None:
+    with program("xdp") as fd:
+        mode = XDP_FLAGS_SKB_MODE
+        in_private_network(lambda: libbpf.call("bpf_xdp_attach", LO, fd, mode, None))
+
+
+def _tc() -> None:
+    hook = _TcHook(sz=ctypes.sizeof(_TcHook), ifindex=LO, attach_point=BPF_TC_INGRESS)
+    with program("sched_cls") as fd:
+        options = _TcOptions(sz=ctypes.sizeof(_TcOptions), prog_fd=fd)
+
+        def attach() -> None:
+            libbpf.call("bpf_tc_hook_create", ctypes.byref(hook))
+            libbpf.call("bpf_tc_attach", ctypes.byref(hook), ctypes.byref(options))
+
+        in_private_network(attach)
+
+
+def _network_namespace(kind: str, attach_type: AttachType) -> None:
+    with program(kind, Variant(attach_type)) as fd:
+
+        def attach() -> None:
+            with closing(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as place:
+                os.close(libbpf.call("bpf_link_create", fd, place, attach_type, None))
+
+        in_private_network(attach)
+
+
+def _cgroup(kind: str, attach_type: AttachType) -> None:
+    with program(kind), closing(os.open(_cgroup2(), os.O_RDONLY | os.O_CLOEXEC)) as place:
+        count = ctypes.byref(c_uint32())
+        libbpf.call("bpf_prog_query", place, attach_type, 0, None, None, count)
+
+
+def _cgroup2() -> str:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, filesystem = line.partition(" - ")
+        if filesystem.startswith("cgroup2 "):
+            return mount.split()[4]
+    raise UnavailableError("no cgroup v2 hierarchy is mounted")
+
+
+def _struct_ops() -> None:
+    with program("struct_ops", struct_ops()):
+        pass
+
+
+ATTACH: dict[str, Callable[[], None]] = {
+    "tracepoint": _tracepoint,
+    "raw_tp": _raw_tracepoint,
+    "tp_btf": lambda: _trampoline("tp_btf"),
+    "kprobe": lambda: _kprobe(on_return=False),
+    "kretprobe": lambda: _kprobe(on_return=True),
+    "kprobe_multi": _kprobe_multi,
+    "uprobe": lambda: _uprobe(on_return=False),
+    "uretprobe": lambda: _uprobe(on_return=True),
+    "usdt": lambda: _uprobe(on_return=False),
+    "fentry": lambda: _trampoline("fentry"),
+    "fexit": lambda: _trampoline("fexit"),
+    "fmod_ret": lambda: _trampoline("fmod_ret"),
+    "lsm": _lsm,
+    "iter": _iterator,
+    "perf_event": _perf_event,
+    "xdp": _xdp,
+    "tc": _tc,
+    "cgroup": lambda: _cgroup("cgroup_skb", AttachType.CGROUP_INET_EGRESS),
+    "sockops": lambda: _cgroup("sock_ops", AttachType.CGROUP_SOCK_OPS),
+    "sk_lookup": lambda: _network_namespace("sk_lookup", AttachType.SK_LOOKUP),
+    "flow_dissector": lambda: _network_namespace("flow_dissector", AttachType.FLOW_DISSECTOR),
+    "struct_ops": _struct_ops,
+}
+"""How each kind is attached: raises `OSError` or `UnavailableError` when it cannot be.
+
+``cgroup`` and ``sockops`` end with the question, not the attaching; ``struct_ops`` with loading.
+"""

@@ -1,0 +1,137 @@
+"""From a source or an object file to a loaded object, and everything gone at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.compile import Compiled, Compiler, compile_source
+from pytest_bpf.objects import Object
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from pytest_bpf.objects import Map, Program
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a project compiles with: a compiler (None finds one), flags, folders, macros."""
+
+    compiler: Compiler | None = None
+    cflags: tuple[str, ...] = ()
+    include_dirs: tuple[Path, ...] = ()
+    defines: Mapping[str, str | int | None] = field(default_factory=dict)
+
+
+class Loader:
+    """Loads objects and owns them: `close` detaches and unloads everything it loaded.
+
+    >>> with Loader() as bpf:  # doctest: +SKIP
+    ...     obj = bpf.load("count.bpf.c")
+    ...     obj.attach()
+
+    ``folder`` is where relative paths start; ``choices`` tells how a source is compiled, and
+    ``loaded`` is called with every object once it is in the kernel, ``closing`` just before it
+    leaves.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        choices: Callable[[Path | str], Choices] = lambda _: Choices(),
+        loaded: Callable[[Object], object] = lambda _: None,
+        closing: Callable[[Object], object] = lambda _: None,
+    ) -> None:
+        self._folder = folder
+        self._choices = choices
+        self._loaded = loaded
+        self._closing = closing
+        self.objects: list[Object] = []
+
+    def load(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        include_dirs: Iterable[str | os.PathLike[str]] = (),
+        defines: Mapping[str, str | int | None] | None = None,
+        cflags: Sequence[str] = (),
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 (as C calls them)
+        max_entries: Mapping[str, int] | None = None,
+        programs: Iterable[str] | None = None,
+        maps: Mapping[str, Map] | None = None,
+        attach_to: Mapping[str, tuple[Program, str]] | None = None,
+    ) -> Object:
+        """Compile (when it is a source), load, and return the object.
+
+        ``source`` is the path of a ``.c`` source or of an object, or C text (a `str` with a
+        newline), called ``name``. ``include_dirs``, ``defines`` and ``cflags`` are for the
+        compiler and add to the project's own; the rest is explained at `Object.load`.
+
+        Raises `CompileError`, `LoadError`, `VerifierError`, `UnknownNameError`, `ValueTypeError`,
+        and `UnavailableError` for what this environment lacks.
+        """
+        built = None
+        if is_text(source) or Path(source).suffix == ".c":
+            built = self.compile(
+                source, name=name, include_dirs=include_dirs, defines=defines, cflags=cflags
+            )
+        obj = Object.load(
+            built.object if built else self._path(source),
+            globals=globals,
+            max_entries=max_entries,
+            programs=programs,
+            maps=maps,
+            attach_to=attach_to,
+            trusted=built is not None,
+            source=built.source if built else None,
+        )
+        self.objects.append(obj)
+        self._loaded(obj)
+        return obj
+
+    def compile(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        include_dirs: Iterable[str | os.PathLike[str]] = (),
+        defines: Mapping[str, str | int | None] | None = None,
+        cflags: Sequence[str] = (),
+    ) -> Compiled:
+        """Compile a source or text without loading it; see `load`."""
+        chosen = self._choices(source)
+        return compile_source(
+            source if is_text(source) else self._path(source),
+            name=name,
+            include_dirs=(*map(self._path, include_dirs), *chosen.include_dirs),
+            defines={**chosen.defines, **(defines or {})},
+            flags=(*chosen.cflags, *cflags),
+            compiler=chosen.compiler,
+        )
+
+    def close(self) -> None:
+        """Close every object that was loaded, the last one first."""
+        while self.objects:
+            obj = self.objects.pop()
+            if not obj.closed:
+                self._closing(obj)
+            obj.close()
+
+    def __enter__(self) -> Loader:  # noqa: PYI034 (Self is 3.11)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _path(self, path: str | os.PathLike[str]) -> Path:
+        return (self._folder or Path.cwd()) / path
+
+
+def is_text(source: str | os.PathLike[str]) -> bool:
+    """Say whether ``source`` is C text rather than a path."""
+    return isinstance(source, str) and "\n" in source

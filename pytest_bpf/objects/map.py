@@ -1,0 +1,315 @@
+"""A BPF map as a Python mapping, typed by BTF both ways."""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.errors import MapError
+from pytest_bpf.kernel import elements, libbpf
+from pytest_bpf.kernel.btf import Btf, Type
+from pytest_bpf.kernel.info import MapInfo, read_info
+from pytest_bpf.kernel.perf_rings import PerfRings
+from pytest_bpf.kernel.ring import Ring
+from pytest_bpf.objects.events import Events, event_type
+from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
+from pytest_bpf.objects.percpu import PerCPU, add
+
+if TYPE_CHECKING:
+    import numpy as np
+
+QUEUES = frozenset({"queue", "stack"})
+EVENT_MAPS = frozenset({"ringbuf", "perf_event_array"})
+_FLAGS = {"any": elements.ANY, "noexist": elements.NOEXIST, "exist": elements.EXIST}
+_ABSENT = object()
+
+
+class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so has no hash)
+    """One map: ``[]``, ``in``, ``len``, ``items``, ``update``, ``del`` and what its kind adds.
+
+    Keys and values are typed by BTF (see :mod:`pytest_bpf.kernel.values`). The values of a per-CPU
+    map come as `PerCPU`, one per possible CPU; those of a map of maps as `Map`; those of a program
+    array as program ids. Where the kernel takes a descriptor, the thing itself is written:
+    programs, maps, sockets, cgroups, pids.
+
+    A kernel error is a `MapError`, a value that does not fit a `ValueTypeError`, a missing key a
+    `KeyError`.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        name: str = "",
+        *,
+        key: Type | None = None,
+        value: Type | None = None,
+        event: Type | None = None,
+        btf: Btf | None = None,
+    ) -> None:
+        info = read_info(fd, MapInfo)
+        self._fd = fd
+        self._event = event
+        self._btf = btf
+        self._readers: list[Events] = []
+        self.name = name or info.name.decode()
+        self.layout = layout(self.name, info, key, value)
+        self.type = self.layout.kind
+        self.id: int = info.id
+        self.key_size: int = info.key_size
+        self.value_size: int = info.value_size
+        self.max_entries: int = info.max_entries
+        self.flags: int = info.map_flags
+
+    @classmethod
+    def from_id(cls, map_id: int) -> Map:
+        """Open the map with this id; its descriptor is closed when the value is collected.
+
+        Raises `MapError` when there is no such map.
+        """
+        try:
+            fd = libbpf.call("bpf_map_get_fd_by_id", map_id)
+        except OSError as error:
+            raise MapError(f"there is no map with id {map_id}: {error.strerror}") from None
+        key, value = _types_in_kernel(read_info(fd, MapInfo))
+        opened = cls(fd, key=key, value=value)
+        weakref.finalize(opened, os.close, fd)
+        return opened
+
+    @property
+    def fd(self) -> int:
+        """The file descriptor; `MapError` once the object it came from is closed."""
+        if self._fd < 0:
+            raise MapError(f"map {self.name!r} is gone: its object was closed")
+        return self._fd
+
+    @property
+    def per_cpu(self) -> bool:
+        """Whether each key has one value per possible CPU."""
+        return self.layout.per_cpu
+
+    # -- the mapping -------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        with self.layout.key_bytes(key) as raw:
+            try:
+                value = elements.lookup(self.fd, raw, self.layout.stride)
+            except OSError as error:
+                raise self._failed(error, "look-up", key) from None
+        return self._value(value)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.put(key, value)
+
+    def put(self, key: Any, value: Any, flag: str = "any") -> None:
+        """Set one element; ``flag`` is "any", "noexist" (only new keys) or "exist" (only old)."""
+        if flag not in _FLAGS:
+            raise MapError(f"flag {flag!r} is none of {', '.join(_FLAGS)}")
+        with self.layout.key_bytes(key) as raw, self.layout.value_bytes(value) as content:
+            try:
+                elements.update(self.fd, raw, content, _FLAGS[flag])
+            except OSError as error:
+                raise self._failed(error, "update", key) from None
+
+    def __delitem__(self, key: Any) -> None:
+        with self.layout.key_bytes(key) as raw:
+            try:
+                elements.delete(self.fd, raw or b"")
+            except OSError as error:
+                raise self._failed(error, "deletion", key) from None
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.layout.decode_key(key) for key, _ in self.raw_items())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.raw_items())
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[key]
+        except KeyError:
+            return False
+        return True
+
+    def items(self) -> Any:
+        """Return (key, value) pairs, read in bulk."""
+        decode = self.layout.decode_key
+        return [(decode(key), self._value(value)) for key, value in self.raw_items()]
+
+    def values(self) -> Any:
+        """Return the values, read in bulk."""
+        return [self._value(value) for _, value in self.raw_items()]
+
+    def clear(self) -> None:
+        """Delete every key; the elements of an array cannot be deleted and are set to zero."""
+        zero = bytes(self.layout.stride) if self.type in {"array", "percpu_array"} else None
+        for key, _ in list(self.raw_items()):
+            try:
+                if zero is None:
+                    elements.delete(self.fd, key)
+                else:
+                    elements.update(self.fd, key, zero)
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise self._failed(error, "clearing") from None
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self.items()) == other if isinstance(other, Mapping) else NotImplemented
+
+    def __bool__(self) -> bool:
+        return len(self) > 0 if self.type not in KEYLESS | EVENT_MAPS else True
+
+    def __repr__(self) -> str:
+        state = "closed" if self._fd < 0 else f"id {self.id}"
+        return f"<Map {self.name} ({self.type}, max_entries {self.max_entries}, {state})>"
+
+    # -- what the kinds add ------------------------------------------------------------------
+
+    def sum(self, key: Any = _ABSENT) -> Any:
+        """Return the sum over all CPUs of one key's value; over all keys too when none is named.
+
+        An empty map's sum is 0. Raises `KeyError` for a missing key, `MapError` for values that
+        have no sum.
+        """
+        values = self.values() if key is _ABSENT else [self[key]]
+        return add(v.sum() if isinstance(v, PerCPU) else v for v in values) if values else 0
+
+    def push(self, value: Any) -> None:
+        """Add to a queue, a stack or a bloom filter; `MapError` when it is full."""
+        self._require(KEYLESS, "pushed to")
+        self.put(None, value)
+
+    def peek(self) -> Any:
+        """Return the next value of a queue or stack and leave it there; `KeyError` when empty."""
+        self._require(QUEUES, "peeked at")
+        return self[None]
+
+    def pop(self, *key: Any) -> Any:
+        """Take the next value of a queue or stack; of other kinds, ``pop(key[, default])``."""
+        if self.type not in QUEUES:
+            return super().pop(*key)
+        try:
+            return self._value(elements.take(self.fd, None, self.layout.stride))
+        except OSError as error:
+            raise self._failed(error, "pop") from None
+
+    def events(self, type: str | None = None) -> Events:  # noqa: A002 (a C type, as in BTF)
+        """Return a reader of this ring or perf buffer; it ends with the object, or by ``close``.
+
+        ``type`` is the C type of an event (``"struct event"``) where the object does not say it:
+        by ``__type(value, struct event)`` in the map, or by a global
+        ``const struct event *unused __attribute__((unused))``. Raises `MapError` for other kinds
+        of map, `UnknownNameError` for a type that the object does not have.
+        """
+        self._require(EVENT_MAPS, "read as events")
+        of = event_type(self._btf, type) if type or not self._event else self._event
+        ring = Ring(self.fd, self.max_entries) if self.type == "ringbuf" else PerfRings(self.fd)
+        reader = Events(self.name, ring, of)
+        self._readers.append(reader)
+        return reader
+
+    def snapshot(self) -> np.ndarray[Any, Any]:
+        """Return the whole map in one go as a structured array with ``key`` and ``value``.
+
+        Shape ``(n,)``; for a per-CPU map ``value`` has shape ``(n, possible CPUs)``.
+        """
+        from pytest_bpf.objects.snapshots import as_array  # noqa: PLC0415 (numpy, when asked for)
+
+        return as_array(self.layout, *self._content())
+
+    def freeze(self) -> None:
+        """Forbid further changes from user space, for good (``BPF_MAP_FREEZE``)."""
+        try:
+            libbpf.call("bpf_map_freeze", self.fd)
+        except OSError as error:
+            raise self._failed(error, "freezing") from None
+
+    def pin(self, path: str | os.PathLike[str]) -> None:
+        """Pin the map to a path on a bpffs; it lives until that path is removed."""
+        try:
+            libbpf.call("bpf_obj_pin", self.fd, os.fsencode(path))
+        except OSError as error:
+            raise self._failed(error, f"pinning to {os.fspath(path)}") from None
+
+    @property
+    def memlock(self) -> int:
+        """Memory in bytes as the kernel accounts it (``/proc/self/fdinfo``).
+
+        Exact since 6.2; before, an estimate made when the map was created.
+        """
+        with open(f"/proc/self/fdinfo/{self.fd}", encoding="ascii") as lines:  # noqa: PTH123
+            found = dict(line.split(":", 1) for line in lines)
+        return int(found.get("memlock", "0"))
+
+    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) as bytes, read in bulk; of a per-CPU map all CPUs' values at once."""
+        keys, values, count = self._content()
+        k, v = self.key_size, self.layout.stride
+        return ((keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count))
+
+    def close(self) -> None:
+        """End the readers of events and forget the descriptor; whoever opened it closes it."""
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
+        self._fd = -1
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _content(self) -> tuple[bytes, bytes, int]:
+        if self.type in KEYLESS or self.type == "ringbuf":
+            raise MapError(f"map {self.name!r} is a {self.type}: it has no keys to be listed")
+        try:
+            return elements.snapshot(self.fd, self.key_size, self.layout.stride, self.max_entries)
+        except OSError as error:
+            raise self._failed(error, "reading") from None
+
+    def _value(self, raw: bytes) -> Any:
+        value = self.layout.decode_value(raw)
+        return Map.from_id(value) if self.type in MAPS_OF_MAPS else value
+
+    def _require(self, kinds: frozenset[str], action: str) -> None:
+        if self.type not in kinds:
+            raise MapError(
+                f"map {self.name!r} is a {self.type} and cannot be {action}; "
+                f"that takes a {' or '.join(sorted(kinds))}"
+            )
+
+    def _failed(self, error: OSError, action: str, key: Any = _ABSENT) -> Exception:
+        code = error.errno or 0
+        if code == errno.ENOENT and key not in (_ABSENT, None):
+            return KeyError(key)
+        if code == errno.ENOENT and self.type in QUEUES:
+            return KeyError(f"{self.type} {self.name!r} is empty")
+        at = "" if key is _ABSENT or key is None else f" of key {key!r}"
+        why = _explained(code, self) or error.strerror
+        return MapError(f"map {self.name!r} ({self.type}): {action}{at} failed: {why}", code)
+
+
+def _explained(code: int, of: Map) -> str | None:
+    """Return what an error code means for a map, where it can be said better than by its name."""
+    if code == errno.E2BIG and of.type == "array":
+        return f"the index is past the end, max_entries is {of.max_entries}"
+    if code == errno.E2BIG:
+        return f"the map is full: max_entries is {of.max_entries} (E2BIG)"
+    if code == errno.EEXIST:
+        return "the key exists already and the flag is 'noexist' (EEXIST)"
+    if code == errno.EPERM:
+        return "the kernel forbids it for this map: it is frozen or read-only (EPERM)"
+    if code in {errno.EINVAL, errno.ENOTSUP, 524}:
+        return f"a {of.type} does not do that from user space ({libbpf.reason(code)})"
+    return None
+
+
+def _types_in_kernel(info: MapInfo) -> tuple[Type | None, Type | None]:
+    """Return the key and value types of a map that was made elsewhere, from its BTF by id."""
+    if not info.btf_id or not info.btf_key_type_id:
+        return None, None
+    pointer = libbpf.call("btf__load_from_kernel_by_id", info.btf_id)
+    try:
+        btf = Btf(pointer)
+        return btf.type(info.btf_key_type_id), btf.type(info.btf_value_type_id)
+    finally:
+        libbpf.function("btf__free")(pointer)

@@ -1,0 +1,42 @@
+"""One value per possible CPU, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pytest_bpf.errors import MapError
+from pytest_bpf.kernel.values import Record
+
+
+class PerCPU(tuple[Any, ...]):
+    """The values of one key of a per-CPU map, by CPU number, one for each *possible* CPU."""
+
+    __slots__ = ()
+
+    def sum(self) -> Any:
+        """Add the values up; structs and arrays are added member by member.
+
+        Raises `MapError` for values that have no sum (strings, bytes).
+        """
+        return add(self)
+
+    def __repr__(self) -> str:
+        return f"PerCPU({', '.join(map(repr, self))})"
+
+
+def add(values: Iterable[Any]) -> Any:
+    """Return the sum of values of one shape: numbers, records, tuples of them.
+
+    >>> add([(1, 2), (10, 20)])
+    (11, 22)
+    """
+    listed = list(values)
+    first = listed[0]
+    if isinstance(first, Record):
+        return tuple.__new__(type(first), [add(column) for column in zip(*listed, strict=True)])
+    if isinstance(first, Sequence) and not isinstance(first, (str, bytes)):
+        return tuple(add(column) for column in zip(*listed, strict=True))
+    if not isinstance(first, (int, float)):
+        raise MapError(f"values of type {type(first).__name__} have no sum; name a number in them")
+    return sum(listed)

@@ -1,0 +1,120 @@
+"""The cgroup v2 file system: where it is, where we are in it, and removing a part of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.errors import PlaceError, UnavailableError
+from pytest_bpf.places.mounts import mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_bpf.places.mounts import Mount
+
+PATIENCE = 10.0
+"""Seconds to wait until the processes in a cgroup are gone."""
+
+
+def hierarchy() -> Mount:
+    """Return where cgroup v2 is mounted for writing, on its own or beside v1 (hybrid).
+
+    Raises `UnavailableError` when it is not.
+    """
+    found = mounts("cgroup2")
+    for mount in found:
+        if mount.writable:
+            return mount
+    if found:
+        where = ", ".join(str(mount.path) for mount in found)
+        raise UnavailableError(f"cgroup v2 is mounted read-only ({where}); remount it rw")
+    raise UnavailableError("cgroup v2 is not mounted; mount -t cgroup2 none /sys/fs/cgroup/unified")
+
+
+def own() -> Path:
+    """Return the directory of the cgroup that this process is in (``cgroups(7)``)."""
+    mount = hierarchy()
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, _, path = line.split(":", 2)
+        if number == "0":
+            inside = os.path.relpath(path, mount.root)
+            if path.startswith("/..") or inside.startswith(".."):
+                break
+            return mount.path / inside
+    raise UnavailableError(
+        f"this process's cgroup is not below {mount.path}, where cgroup v2 is mounted; "
+        "mount cgroup2 inside the container, with its own cgroup namespace"
+    )
+
+
+def enter(directory: Path) -> None:
+    """Move this process, with all its threads, into a cgroup."""
+    try:
+        (directory / "cgroup.procs").write_text("0")
+    except PermissionError as error:
+        raise UnavailableError(
+            f"this process (uid {os.geteuid()}) may not enter the cgroup {directory}: "
+            f"{error.strerror}; run as root or delegate the cgroup"
+        ) from error
+    except OSError as error:
+        raise PlaceError(f"the cgroup {directory} cannot be entered: {error.strerror}") from error
+
+
+def remove(directory: Path) -> None:
+    """Kill what runs in a cgroup and its children, and remove them; raise `OSError`."""
+    if not directory.is_dir():
+        return
+    _kill(directory)
+    for child in _below(directory):
+        with suppress(FileNotFoundError):
+            child.rmdir()
+
+
+def leftovers(stale: Callable[[str], bool]) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+    """Find the cgroups with stale names, each with what removes it."""
+    try:
+        top = hierarchy().path
+    except UnavailableError:
+        return
+    for directory, folders, _ in os.walk(top):
+        found = [name for name in folders if stale(name)]
+        folders[:] = [name for name in folders if name not in found]
+        for name in found:
+            yield Path(directory, name), remove
+
+
+def _below(directory: Path) -> list[Path]:
+    """Return a cgroup and all below it, the deepest first."""
+    return [Path(path) for path, _, _ in os.walk(directory, topdown=False)]
+
+
+def _kill(directory: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    with (directory / "cgroup.events").open("rb", buffering=0) as events:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        while b"populated 1" in events.read():
+            _signal(directory)
+            left = deadline - time.monotonic()
+            if left < 0:
+                raise TimeoutError(f"processes in {directory} are not gone {PATIENCE:g} s after")
+            poll.poll(left * 1000)
+            events.seek(0)
+
+
+def _signal(directory: Path) -> None:
+    """Kill all in a cgroup and below: cgroup.kill since Linux 5.14, else one after another."""
+    switch = directory / "cgroup.kill"
+    if switch.exists():
+        switch.write_text("1")
+        return
+    for path in _below(directory):
+        for pid in (path / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)

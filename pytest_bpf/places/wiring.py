@@ -1,0 +1,205 @@
+"""From a layout to interfaces that work, in as few system calls and as quietly as can be.
+
+Interfaces come up with IFF_NOARP and without IFF_MULTICAST, so that the kernel joins none of the
+IPv6 groups that it would report (``addrconf_join_solict``), and get their real flags once their
+addresses are in use.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections import defaultdict
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.errors import PlaceError, UnavailableError
+from pytest_bpf.places import messages as rt
+from pytest_bpf.places.layout import SMALLEST_IPV6_MTU, End, Layout
+from pytest_bpf.places.netlink import RefusedError, RouteSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pytest_bpf.places.namespace import Namespace
+    from pytest_bpf.places.netlink import Request
+
+FIRST_INDEX = 2
+"""The index after lo's."""
+
+FORWARDING = (
+    Path("/proc/sys/net/ipv4/ip_forward"),
+    Path("/proc/sys/net/ipv6/conf/all/forwarding"),
+)
+NO_IPV6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+
+
+@dataclass(frozen=True)
+class Port:
+    """An interface to be; its MAC is locally administered, and its addresses those it can have."""
+
+    end: End
+    index: int
+    mac: str
+    addresses: tuple[rt.IPInterface, ...]
+
+    @property
+    def identity(self) -> tuple[str, int, str]:
+        """Name, index and MAC."""
+        return self.end.interface, self.index, self.mac
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A layout with its ports by (namespace, name), and what has to be asked for to get there."""
+
+    layout: Layout
+    ipv6: bool
+    ports: Mapping[tuple[str, str], Port]
+
+    def own(self, namespace: str) -> list[Port]:
+        """Return the ports of a namespace."""
+        return [port for port in self.ports.values() if port.end.namespace == namespace]
+
+    def cabled(self, namespace: str) -> list[Port]:
+        """Return the ports of a namespace that are ends of cables."""
+        return [port for port in self.own(namespace) if port.end in self.layout.ends]
+
+    def make(self, namespace: str, namespaces: Mapping[str, Namespace]) -> Iterator[Request]:
+        """Make the bridges of a namespace, and the cables that start in it."""
+        layout = self.layout
+        for name, bridge in layout.bridges:
+            if name == namespace:
+                yield rt.new_bridge(*self.ports[name, bridge].identity, layout.mtu)
+        for near, far in layout.cables:
+            if near.namespace == namespace:
+                here, there = (self.ports[end.namespace, end.interface] for end in (near, far))
+                descriptor = namespaces[far.namespace].fileno()
+                ends = here.identity, there.identity
+                yield rt.new_veth(*ends, descriptor, layout.mtu, layout.queues)
+
+    def start(self, namespace: str) -> Iterator[Request]:
+        """Bring the interfaces up with their addresses."""
+        on, off = rt.IFF_UP, 0
+        if self.layout.quiet:
+            on, off = rt.IFF_UP | rt.IFF_NOARP, rt.IFF_MULTICAST
+        for port in self.own(namespace):
+            bridge = port.end.bridge
+            master = self.ports[namespace, bridge].index if bridge else 0
+            if self.layout.quiet and self.ipv6:
+                yield rt.no_link_local(port.index)
+            yield rt.set_flags(port.index, on=on, off=off, master=master)
+            for address in port.addresses:
+                yield rt.new_address(port.index, address)
+
+    def finish(self, namespace: str) -> Iterator[Request]:
+        """Set the routes and, if it is to be quiet, the real flags and who is where."""
+        if self.layout.quiet:
+            for port in self.own(namespace):
+                yield rt.set_flags(port.index, on=rt.IFF_MULTICAST, off=rt.IFF_NOARP)
+                yield from self._neighbours(port)
+            for ends in self.layout.cables:
+                for end, other in (ends, ends[::-1]):
+                    if end.bridge and end.namespace == namespace:
+                        port = self.ports[namespace, end.interface]
+                        mac = self.ports[other.namespace, other.interface].mac
+                        yield rt.new_forwarding_entry(port.index, mac)
+        for name, written in self.layout.gateways:
+            gateway = ipaddress.ip_address(written)
+            if name == namespace and (self.ipv6 or gateway.version == 4):
+                yield rt.new_default_route(gateway)
+
+    def _neighbours(self, port: Port) -> Iterator[Request]:
+        """Tell a port the MAC of whoever has an address of its own subnet."""
+        for other in self.ports.values():
+            for address in other.addresses:
+                if other is not port and any(address.ip in a.network for a in port.addresses):
+                    yield rt.new_neighbour(port.index, address.ip, other.mac)
+
+
+def wire(layout: Layout, namespaces: Mapping[str, Namespace]) -> None:
+    """Make the interfaces, addresses and routes of ``layout`` in fresh namespaces.
+
+    Raises `UnavailableError` for what the kernel lacks, `PlaceError` for what it refuses.
+    """
+    first = next(iter(namespaces.values()))
+    ipv6 = layout.mtu >= SMALLEST_IPV6_MTU and first.run(has_ipv6)
+    wiring = Wiring(layout, ipv6, _ports(layout, ipv6=ipv6))
+    with ExitStack() as stack:
+        routes = {
+            name: stack.enter_context(closing(namespace.run(RouteSocket)))
+            for name, namespace in namespaces.items()
+        }
+        try:
+            for name, route in routes.items():
+                route.send(list(wiring.make(name, namespaces)))
+            for name, route in routes.items():
+                route.send(list(wiring.start(name)))
+            for name in layout.forwarding:
+                namespaces[name].run(_forward, name)
+            for name, route in routes.items():
+                _wait(route, wiring.cabled(name))
+                route.send(list(wiring.finish(name)))
+        except RefusedError as error:
+            raise _explained(error) from error
+
+
+def _wait(route: RouteSocket, ports: list[Port]) -> None:
+    route.send([rt.get_link(port.index) for port in ports])
+    addresses = [
+        (port.index, address.ip.packed)
+        for port in ports
+        for address in port.addresses
+        if address.version == 6
+    ]
+    route.wait([port.index for port in ports], addresses)
+
+
+def _ports(layout: Layout, *, ipv6: bool) -> dict[tuple[str, str], Port]:
+    """Give every interface its index and its MAC: 02, "bpf" and a number."""
+    ends = {(end.namespace, end.interface): end for end in layout.ends}
+    indexes: dict[str, Iterator[int]] = defaultdict(lambda: count(FIRST_INDEX))
+    ports = {}
+    for number, (namespace, name) in enumerate(layout.interfaces, start=1):
+        end = ends.get((namespace, name), End(namespace, name))
+        written = (end.ipv4, end.ipv6 if ipv6 else "")
+        ports[namespace, name] = Port(
+            end,
+            next(indexes[namespace]),
+            f"02:62:70:66:{number >> 8:02x}:{number & 0xFF:02x}",
+            tuple(ipaddress.ip_interface(address) for address in written if address),
+        )
+    return ports
+
+
+def has_ipv6() -> bool:
+    """Say whether interfaces of the calling thread's namespace get IPv6 addresses."""
+    try:
+        return NO_IPV6.read_text() == "0\n"
+    except OSError:
+        return False
+
+
+def _forward(namespace: str) -> None:
+    for switch in FORWARDING:
+        try:
+            switch.write_text("1")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UnavailableError(
+                f"{switch} of namespace {namespace!r} cannot be written ({error.strerror}), "
+                "so it cannot forward; is /proc/sys mounted read-only?"
+            ) from error
+
+
+def _explained(error: RefusedError) -> PlaceError | UnavailableError:
+    what, reason = error.request.what, error.strerror
+    if error.errno == errno.EOPNOTSUPP:
+        return UnavailableError(f"this kernel cannot make {what}: {reason}")
+    if error.errno == errno.EPERM:
+        return UnavailableError(f"making {what} needs CAP_NET_ADMIN ({reason}); run as root")
+    return PlaceError(f"the kernel refused {what}: {reason}")

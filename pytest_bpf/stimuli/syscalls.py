@@ -1,0 +1,185 @@
+"""Exact numbers of system calls: in any number of threads, on chosen CPUs, in a place."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from mmap import PAGESIZE
+from typing import TYPE_CHECKING, TypedDict
+
+from pytest_bpf.errors import StimulusError, UnknownNameError, near_matches
+from pytest_bpf.stimuli import loops
+from pytest_bpf.stimuli.sent import within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Unpack
+
+    from pytest_bpf.stimuli.endpoint import Runs
+
+    Workload = Callable[[int], object]
+    """Does its thing that many times; may return how many of them failed."""
+
+
+LARGEST = 1 << 30
+"""Bytes of one call, at most."""
+
+MOST_THREADS = 1024
+"""Threads of one workload, at most."""
+
+
+class Where(TypedDict, total=False):
+    """Where a loop runs: see `Syscalls`."""
+
+    threads: int
+    cpus: Sequence[int] | None
+    namespace: Runs | None
+    cgroup: Runs | None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What ran: ``count`` calls in all, ``failures`` of them refused, in ``seconds``.
+
+    ``seconds`` runs from the moment that every thread is ready to the end of the last one.
+    """
+
+    count: int
+    failures: int
+    seconds: float
+
+
+class Syscalls:
+    """Loops of common system calls, and workloads of your own by name.
+
+    Every call makes exactly ``count`` system calls of its kind, shared out evenly to ``threads``
+    threads. With one thread and no ``cpus`` the loop runs in the calling thread. ``cpus`` pins
+    the threads to these CPUs, one after another, at least one thread each; the calling thread
+    is never pinned. ``namespace`` and ``cgroup`` are places to run in (anything with ``run``).
+    Threads themselves cost the process a clone3 and an mmap each; filter by thread id where
+    that matters. Only private, anonymous files and no network packets are used.
+
+    ``extra`` adds workloads: functions that take a count, and may return a number of failures.
+    """
+
+    def __init__(self, extra: Mapping[str, Workload] | None = None) -> None:
+        self._workloads: dict[str, Workload] = {**loops.LOOPS, **(extra or {})}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that `run` knows."""
+        return tuple(self._workloads)
+
+    def run(self, name: str, count: int = 1, **where: Unpack[Where]) -> Ran:
+        """Run the workload ``name``; raises `UnknownNameError` when there is none."""
+        if name not in self._workloads:
+            raise UnknownNameError(
+                f"there is no workload {name!r}{near_matches(name, self._workloads)}"
+            )
+        return _run(self._workloads[name], count, **where)
+
+    def read(self, count: int = 1, *, size: int = 64, **where: Unpack[Where]) -> Ran:
+        """``read`` of ``size`` bytes from a memory file."""
+        within("read: size", size, 0, LARGEST)
+        return _run(partial(loops.read, size=size), count, **where)
+
+    def write(self, count: int = 1, *, size: int = 64, **where: Unpack[Where]) -> Ran:
+        """``write`` of ``size`` bytes to a memory file."""
+        within("write: size", size, 0, LARGEST)
+        return _run(partial(loops.write, size=size), count, **where)
+
+    def openat(self, count: int = 1, **where: Unpack[Where]) -> Ran:
+        """``openat`` of a memory file, each followed by a ``close``."""
+        return _run(loops.openat, count, **where)
+
+    def connect(self, count: int = 1, **where: Unpack[Where]) -> Ran:
+        """``connect`` of a UDP socket to 127.0.0.1 port 9; no packet leaves."""
+        return _run(loops.connect, count, **where)
+
+    def getpid(self, count: int = 1, **where: Unpack[Where]) -> Ran:
+        """``getpid``: as little as a system call can do."""
+        return _run(loops.getpid, count, **where)
+
+    def clone(self, count: int = 1, **where: Unpack[Where]) -> Ran:
+        """``clone3`` (``clone`` before glibc 2.34): threads, each joined before the next."""
+        return _run(loops.clone, count, **where)
+
+    def execve(self, count: int = 1, **where: Unpack[Where]) -> Ran:
+        """``execve`` of ``/bin/true`` in a child process, awaited before the next."""
+        return _run(loops.execve, count, **where)
+
+    def mmap(self, count: int = 1, *, size: int = PAGESIZE, **where: Unpack[Where]) -> Ran:
+        """``mmap`` of ``size`` bytes of anonymous memory, each followed by ``munmap``."""
+        within("mmap: size", size, 1, LARGEST)
+        return _run(partial(loops.mmap, size=size), count, **where)
+
+
+def _run(
+    workload: Workload,
+    count: int,
+    *,
+    threads: int = 1,
+    cpus: Sequence[int] | None = None,
+    namespace: Runs | None = None,
+    cgroup: Runs | None = None,
+) -> Ran:
+    """Run ``workload`` in the places asked for, in the caller's thread unless others are needed."""
+    within("count", count, 0)
+    within("threads", threads, 1, MOST_THREADS)
+    if cpus is None and threads == 1:
+        running = partial(_timed, workload, count)
+    else:
+        if cpus is not None:
+            _usable(cpus)
+        number = max(threads, len(cpus or ()))
+        running = partial(_in_threads, workload, count, number, tuple(cpus or ()))
+    for place in (namespace, cgroup):
+        if place is not None:
+            running = partial(place.run, running)
+    return running()
+
+
+def _timed(workload: Workload, count: int) -> Ran:
+    begun = time.perf_counter()
+    failed = workload(count)
+    seconds = time.perf_counter() - begun
+    return Ran(count, failed if isinstance(failed, int) else 0, seconds)
+
+
+def _in_threads(workload: Workload, count: int, threads: int, cpus: Sequence[int]) -> Ran:
+    """Share ``count`` out to threads that start together."""
+    share, extra = divmod(count, threads)
+    ready = threading.Barrier(threads + 1)
+
+    def work(number: int) -> int:
+        if cpus:
+            os.sched_setaffinity(0, {cpus[number % len(cpus)]})  # 0: the calling thread
+        ready.wait()
+        return _timed(workload, share + (number < extra)).failures
+
+    with ThreadPoolExecutor(threads, "bpf-syscalls") as pool:
+        try:
+            running = [pool.submit(work, number) for number in range(threads)]
+            ready.wait()
+            begun = time.perf_counter()
+            failed = sum(future.result() for future in running)
+            return Ran(count, failed, time.perf_counter() - begun)
+        except BaseException:
+            ready.abort()
+            raise
+
+
+def _usable(cpus: Sequence[int]) -> None:
+    if not cpus:
+        raise StimulusError("cpus is empty; name a CPU, or leave it out")
+    usable = os.sched_getaffinity(0)
+    if wrong := sorted(set(cpus) - usable):
+        raise StimulusError(
+            f"CPU {', '.join(map(str, wrong))} cannot be used: this process may run on "
+            f"{', '.join(map(str, sorted(usable)))}"
+        )
