@@ -1,3 +1,80 @@
-"""Test eBPF programs as easily as Python functions."""
+"""Test eBPF programs as easily as Python functions.
+
+The names below are the public face outside of pytest; each is loaded by its first use, so that
+having the plugin installed and unused costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pytest_bpf.compile import Compiled, Compiler, compile_source
+    from pytest_bpf.errors import (
+        AttachError,
+        BpfError,
+        CompileError,
+        LeakWarning,
+        LoadError,
+        MapError,
+        PlaceError,
+        RunError,
+        StimulusError,
+        UnavailableError,
+        UnknownNameError,
+        ValueTypeError,
+        VerifierError,
+    )
+    from pytest_bpf.evidence import DropCounts, Drops
+    from pytest_bpf.kernel.values import Record
+    from pytest_bpf.kernel.verdicts import TcAction, XdpAction
+    from pytest_bpf.loader import Loader
+    from pytest_bpf.objects import (
+        EventList,
+        Events,
+        Link,
+        Map,
+        Object,
+        PerCPU,
+        Program,
+        Run,
+        VerifierStats,
+    )
+    from pytest_bpf.places import Cgroup, Interface, Namespace, PinDirectory, Topology
+    from pytest_bpf.places.factory import Places
+    from pytest_bpf.stimuli import Ran, Sent, Syscalls, Traffic
+
+_HOMES = {
+    "compile": ("Compiled", "Compiler", "compile_source"),
+    "errors": (
+        *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
+        *("PlaceError", "RunError", "StimulusError", "UnavailableError", "UnknownNameError"),
+        *("ValueTypeError", "VerifierError"),
+    ),
+    "evidence": ("DropCounts", "Drops"),
+    "kernel.values": ("Record",),
+    "kernel.verdicts": ("TcAction", "XdpAction"),
+    "loader": ("Loader",),
+    "objects": (
+        *("EventList", "Events", "Link", "Map", "Object", "PerCPU", "Program", "Run"),
+        "VerifierStats",
+    ),
+    "places": ("Cgroup", "Interface", "Namespace", "PinDirectory", "Topology"),
+    "places.factory": ("Places",),
+    "stimuli": ("Ran", "Sent", "Syscalls", "Traffic"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 (the names above, for whoever asks what there is)
+    *_HOME,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

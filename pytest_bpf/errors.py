@@ -96,6 +96,10 @@ class StimulusError(BpfError):
     """Traffic or a workload that could not be run as asked."""
 
 
+class LeakWarning(UserWarning):
+    """A test left programs, maps or links open that it opened by itself."""
+
+
 class UnknownNameError(BpfError, KeyError):
     """A name an object does not have; the message lists the near matches."""
 

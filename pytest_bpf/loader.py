@@ -42,7 +42,7 @@ class Loader:
         self,
         folder: Path | None = None,
         *,
-        choices: Callable[[Path | str], Choices] = lambda _: Choices(),
+        choices: Callable[[str | os.PathLike[str]], Choices] = lambda _: Choices(),
         loaded: Callable[[Object], object] = lambda _: None,
         closing: Callable[[Object], object] = lambda _: None,
     ) -> None:

@@ -190,7 +190,7 @@ def _options(value: object) -> tuple[tuple[str, str], ...]:
 
 
 def _check_name(keyword: str, name: str) -> None:
-    from pytest_bpf.kernel import enums, features  # noqa: PLC0415 (an unused plugin imports nothing)
+    from pytest_bpf.kernel import enums, features
 
     checks = {
         "program_type": enums.program_type_id,
@@ -208,7 +208,7 @@ def _check_name(keyword: str, name: str) -> None:
 
 def _missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
     """Yield what is missing, and why; the reason is empty when there is nothing to add."""
-    from pytest_bpf.kernel import features  # noqa: PLC0415 (an unused plugin imports nothing)
+    from pytest_bpf.kernel import features
 
     yield from _versions_missing(wanted)
     for option, value in wanted.config:
@@ -239,7 +239,7 @@ def _unless(answer: Probe, what: str) -> Iterator[tuple[str, str]]:
 
 
 def _versions_missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
-    from pytest_bpf.kernel import features, libbpf  # noqa: PLC0415 (as above)
+    from pytest_bpf.kernel import features, libbpf
 
     version = ".".join(map(str, features.kernel_version()))
     if not wanted.kernel.contains(version, prereleases=True):
@@ -256,7 +256,7 @@ def _versions_missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
 
 
 def _option_missing(option: str, wanted: str) -> Iterator[tuple[str, str]]:
-    from pytest_bpf.kernel import features  # noqa: PLC0415 (as above)
+    from pytest_bpf.kernel import features
 
     found = features.config(option)
     asked = f"{option}={wanted}" if wanted else option
@@ -270,7 +270,7 @@ def _option_missing(option: str, wanted: str) -> Iterator[tuple[str, str]]:
 
 
 def _type_missing(name: str) -> Iterator[tuple[str, str]]:
-    from pytest_bpf.kernel import features  # noqa: PLC0415 (as above)
+    from pytest_bpf.kernel import features
 
     type_name, _, member = name.partition(".")
     yield from _unless(features.type_exists(type_name), f"BTF type {type_name!r}")

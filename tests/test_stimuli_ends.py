@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf.places.topology import pair
-from pytest_bpf.stimuli.ends import LAST_READ
+from pytest_bpf.stimuli.ends import DRAIN, LAST_READ, UdpEnd, served
+from pytest_bpf.stimuli.sockets import receiving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,17 @@ def test_a_udp_sink_counts_all_that_arrived_before_the_end(
         for _ in range(5000):
             client.sendto(b"hello", (sink.address, sink.port))
     assert (sink.received, sink.received_bytes) == (5000, 25_000)
+
+
+def test_what_is_queued_at_the_end_is_counted(ends: tuple[Namespace, Namespace]) -> None:
+    left, right = ends
+    end = UdpEnd(receiving(right, socket.SOCK_DGRAM, str(right.ipv4), 0))
+    with left.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(3 * DRAIN):
+            client.sendto(b"early", (end.address, end.port))
+    with served(end):
+        pass
+    assert end.received == 3 * DRAIN
 
 
 def test_a_udp_echo_answers(ends: tuple[Namespace, Namespace]) -> None:

@@ -6,13 +6,14 @@ import os
 import socket
 import struct
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_bpf.errors import StimulusError, UnavailableError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.places.topology import pair
+from pytest_bpf.places import Cgroup, pair
 from pytest_bpf.stimuli import tcp
 from pytest_bpf.stimuli.ends import TcpEnd
 from pytest_bpf.stimuli.flood import explained, gro
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_bpf.places.namespace import Namespace
 
 CGROUP_SKB, XDP = 8, 6
-INET_EGRESS, XDP_LINK = 1, 37
+INET_INGRESS, INET_EGRESS, XDP_LINK = 0, 1, 37
 XDP_DROP, XDP_PASS = 1, 2
 
 Instruction = tuple[int, int, int, int]
@@ -151,7 +152,7 @@ def test_flood_reaches_xdp_without_gro_and_the_stack_with_it(
     left, right = ends
     frame = udp_frame(left.iface, right.iface)
     name = right.iface.name
-    with pytest.raises(StimulusError, match=r"left: veth0 transmitted 0 of 1000 frames; its peer"):
+    with pytest.raises(StimulusError, match=r"left: veth0 transmitted \d of 1000 frames; its peer"):
         left.traffic.flood(frame, count=1000)
     with xdp(right, returning(XDP_PASS)):
         assert left.traffic.flood(frame, count=100_000).sent == 100_000
@@ -163,6 +164,39 @@ def test_flood_reaches_xdp_without_gro_and_the_stack_with_it(
         assert left.traffic.flood(frame, count=1000, to=right).received == 1000
         assert gro(control, name) is True
     assert left.traffic.flood(frame, count=1000).sent == 1000
+
+
+def test_a_cgroup_refuses_its_sender_only(ends: tuple[Namespace, Namespace]) -> None:
+    left, right = ends
+    with Cgroup() as inside, attached(CGROUP_SKB, INET_EGRESS, inside.fileno(), returning(0)):
+        udp = left.traffic.udp(to=right, count=300, cgroup=inside)
+        assert (udp.sent, udp.received, udp.bytes) == (300, 0, 0)
+        assert udp.errors == {"EPERM": 300}
+        ping = left.traffic.ping(to=right, count=3, cgroup=inside)
+        assert (ping.received, ping.errors) == (0, {"EPERM": 3})
+        tcp = left.traffic.tcp(to=right, cgroup=inside, timeout=0.2)
+        assert (tcp.received, tcp.connections) == (0, 0)
+        assert left.traffic.udp(to=right, count=300).received == 300
+        assert left.traffic.tcp(to=right).received == 1
+
+
+def test_a_cgroup_refuses_its_receiver_only(ends: tuple[Namespace, Namespace]) -> None:
+    left, right = ends
+    with Cgroup() as inside, attached(CGROUP_SKB, INET_INGRESS, inside.fileno(), returning(0)):
+        assert left.traffic.udp(to=right, count=300, to_cgroup=inside).received == 0
+        assert left.traffic.tcp(to=right, to_cgroup=inside, timeout=0.2).received == 0
+        assert left.traffic.udp(to=right, count=300, cgroup=inside).received == 300
+        with right.traffic.sink("udp", cgroup=inside) as sink:
+            left.traffic.frames(udp_frame(left.iface, right.iface, dport=sink.port))
+        assert sink.received == 0
+
+
+def test_the_callers_cgroup_is_as_before(ends: tuple[Namespace, Namespace]) -> None:
+    left, _ = ends
+    before = Path("/proc/self/cgroup").read_text("ascii")
+    with Cgroup() as inside:
+        left.traffic.tcp(connections=5, cgroup=inside, to_cgroup=inside)
+        assert Path("/proc/self/cgroup").read_text("ascii") == before
 
 
 def test_flood_of_frames_too_large_is_one_sentence(ends: tuple[Namespace, Namespace]) -> None:

@@ -141,6 +141,13 @@ def test_the_checksum_is_the_ones_complement_sum(data: bytes) -> None:
     assert checksum(data) % 0xFFFF == (0xFFFF - total) % 0xFFFF
 
 
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_a_checksum_of_zero_is_sent_as_ones(*, ipv6: bool) -> None:
+    at = 60 if ipv6 else 40
+    balance = udp_frame(payload=b"\0\0", ipv6=ipv6)[at : at + 2]
+    assert udp_frame(payload=balance, ipv6=ipv6)[at : at + 2] == b"\xff\xff"
+
+
 @given(st.binary(max_size=64), st.booleans())
 def test_a_datagram_with_its_checksum_sums_to_nothing(payload: bytes, ipv6: bool) -> None:
     frame = udp_frame(payload=payload, ipv6=ipv6)

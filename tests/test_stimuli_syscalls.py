@@ -16,7 +16,7 @@ import pytest
 
 from pytest_bpf.errors import StimulusError, UnknownNameError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.places.namespace import Namespace
+from pytest_bpf.places import Cgroup, Namespace
 from pytest_bpf.stimuli import Ran, Syscalls
 
 if TYPE_CHECKING:
@@ -37,6 +37,19 @@ NUMBERS = {
 MOST = 512
 RAW_TRACEPOINT, ARRAY = 17, 2
 EXIT = (0x95, 0, 0, 0)
+
+
+SOCK_ADDR, INET4_CONNECT = 18, 10
+
+
+class LoadOptions(ctypes.Structure):
+    """The beginning of ``struct bpf_prog_load_opts`` of bpf/bpf.h."""
+
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_int),
+    ]
 
 
 class Counter:
@@ -204,9 +217,8 @@ def test_one_thread_without_cpus_is_the_caller() -> None:
 def test_a_namespace_is_where_it_runs(threads: int) -> None:
     with Namespace("elsewhere") as namespace:
         seen: list[int] = []
-        look = Syscalls(
-            {"look": lambda _: seen.append(Path("/proc/thread-self/ns/net").stat().st_ino)}
-        )
+        inode = Path("/proc/thread-self/ns/net")
+        look = Syscalls({"look": lambda _: seen.append(inode.stat().st_ino)})
         look.run("look", 4, threads=threads, namespace=namespace)
         assert seen == [namespace.inode] * threads
         ran, connected = counted(
@@ -217,7 +229,36 @@ def test_a_namespace_is_where_it_runs(threads: int) -> None:
         assert (ran.failures, connected) == (0, 10)
 
 
-def test_a_refused_call_is_a_failure() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_cgroup_is_where_it_runs(threads: int) -> None:
+    path = Path("/proc/thread-self/cgroup")
+    before = path.read_text("ascii")
+    seen: list[str] = []
+    look = Syscalls({"look": lambda _: seen.append(path.read_text("ascii"))})
+    with Cgroup() as cgroup, Namespace("elsewhere") as namespace:
+        look.run("look", threads=threads, cgroup=cgroup, namespace=namespace)
+        assert len(seen) == threads
+        assert all(cgroup.path.name in lines for lines in seen)
+        assert path.read_text("ascii") == before
+
+
+def test_a_call_that_the_kernel_refuses_is_a_failure() -> None:
+    code = b"".join(struct.pack("<BBhi", *i) for i in ((0xB7, 0, 0, 0), EXIT))
+    options = LoadOptions(ctypes.sizeof(LoadOptions), 0, INET4_CONNECT)
+    arguments = (SOCK_ADDR, b"refuse", b"GPL", code, 2, ctypes.byref(options))
+    with Cgroup() as cgroup:
+        program = libbpf.call("bpf_prog_load", *arguments)
+        link = libbpf.call("bpf_link_create", program, cgroup.fileno(), INET4_CONNECT, None)
+        try:
+            ran = Syscalls().connect(20, cgroup=cgroup)
+            assert (ran.count, ran.failures) == (20, 20)
+            assert Syscalls().connect(20).failures == 0
+        finally:
+            os.close(link)
+            os.close(program)
+
+
+def test_a_workload_says_how_many_failed() -> None:
     calls = 0
 
     def every_other(count: int) -> int:
@@ -258,8 +299,8 @@ def test_names() -> None:
     assert set(NUMBERS) | {"mine"} == set(calls.names)
     assert all(callable(getattr(calls, name)) for name in NUMBERS)
     with pytest.raises(UnknownNameError) as raised:
-        calls.run("opneat")
-    assert str(raised.value) == "there is no workload 'opneat'; did you mean 'openat'?"
+        calls.run("opena")
+    assert str(raised.value) == "there is no workload 'opena'; did you mean 'openat'?"
 
 
 @pytest.mark.parametrize(

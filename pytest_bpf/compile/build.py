@@ -13,7 +13,7 @@ from pytest_bpf.compile.command import Task, plan, system_folders
 from pytest_bpf.compile.compilers import Compiler, find
 from pytest_bpf.compile.diagnostics import failure, missing_header, relative_to_here
 from pytest_bpf.compile.entries import Entry, recall, remember
-from pytest_bpf.compile.headers import Header, changed_since, observe, shadows
+from pytest_bpf.compile.headers import SETTLED_NS, Header, changed_since, observe, shadows
 from pytest_bpf.compile.process import Run, run
 from pytest_bpf.compile.sources import Source, read_source
 from pytest_bpf.errors import UnavailableError
@@ -119,7 +119,7 @@ def _compile(cache: Cache, task: Task, header: Path | None, btf: Path, timeout: 
         checksum = sha256(done.object.read_bytes()).hexdigest()
         name = f"{task.source.label}-{checksum[:16]}.bpf.o"
         cache.adopt(done.object, "objects", name)
-    headers = _headers(task, files)
+    headers = _headers(cache, task, files)
     entry = Entry(name, checksum, done.output, headers, _absent(cache, task, headers))
     if _settled(cache, task, entry, start_ns):
         of_kernel = header is not None and str(header) in files
@@ -145,11 +145,18 @@ def _raise_for(done: Run, task: Task) -> None:
         raise failure(output, done.code, compiler=compiler, source=source)
 
 
-def _headers(task: Task, files: Iterable[str]) -> tuple[Header, ...]:
-    """Return the files as they are now, without the source: its content is in the key."""
+def _headers(cache: Cache, task: Task, files: Iterable[str]) -> tuple[Header, ...]:
+    """Return the files as they are now, without the source: its content is in the key.
+
+    Files of the cache itself are never written twice, so they count as old at once.
+    """
     now = time.time_ns()
-    source = str(task.source.path)
-    return tuple(observe(file, now) for file in dict.fromkeys(files) if file != source)
+    mine, source = f"{cache.folder}/", str(task.source.path)
+    return tuple(
+        observe(file, now + 2 * SETTLED_NS if file.startswith(mine) else now)
+        for file in dict.fromkeys(files)
+        if file != source
+    )
 
 
 def _absent(cache: Cache, task: Task, headers: Iterable[Header]) -> tuple[str, ...]:

@@ -13,11 +13,15 @@ from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Union
 
-from pytest_bpf.errors import UnavailableError, UnknownNameError, near_matches
+from pytest_bpf.errors import LoadError, UnavailableError, UnknownNameError, near_matches
 from pytest_bpf.kernel import libbpf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+MOST_NAMES = 50
+"""How many names an error lists."""
 
 
 class Kind(IntEnum):
@@ -146,37 +150,41 @@ class Btf:
     def __init__(self, pointer: int) -> None:
         self._pointer = pointer
         self._types: dict[int, Type] = {}
+        self._resolving: set[int] = set()
 
     def type(self, type_id: int) -> Type:
-        """Return the type with this id; typedefs and qualifiers are looked through."""
+        """Return the type with this id; typedefs and qualifiers are looked through.
+
+        Raises `LoadError` for what no compiler makes: no such id, a type that contains itself.
+        """
         if type_id not in self._types:
-            self._types[type_id] = self._resolve(type_id)
+            if type_id in self._resolving:
+                raise LoadError(f"the BTF is damaged: type {type_id} contains itself")
+            self._resolving.add(type_id)
+            try:
+                self._types[type_id] = self._resolve(type_id)
+            finally:
+                self._resolving.discard(type_id)
         return self._types[type_id]
 
     def named(self, name: str) -> Type:
-        """Return a type by its C name: ``"struct event"``, ``"event_t"``, ``"__u64"``.
+        """Return a type by its C name: ``"struct event"``, ``"event_t"``, ``"unsigned int"``.
 
         Raises `UnknownNameError` with the near matches.
         """
-        keyword, _, bare = name.rpartition(" ")
-        kinds = _KEYWORDS.get(keyword)
-        if kinds is None:
-            raise UnknownNameError(f"{name!r} is no C type name; try 'struct {bare}'")
+        keyword, _, bare = name.strip().rpartition(" ")
+        kinds = _KEYWORDS.get(keyword, (Kind.INT,))
+        if keyword not in _KEYWORDS:
+            bare = name.strip()
         for kind in kinds:
             found = libbpf.function("btf__find_by_name_kind")(self._pointer, bare.encode(), kind)
             if found > 0:
                 return self.type(found)
         known = {raw.name for raw in self._all() if raw.kind in kinds and raw.name}
-        raise UnknownNameError(f"there is no type {name!r} in the BTF{near_matches(bare, known)}")
-
-    def structs(self) -> list[Struct]:
-        """Return every named struct, in order of its id."""
-        found = (
-            self.type(type_id)
-            for type_id, raw in enumerate(self._all())
-            if raw.kind is Kind.STRUCT and raw.name
-        )
-        return [value for value in found if isinstance(value, Struct)]
+        hint = near_matches(bare, known)
+        if len(known) > MOST_NAMES and hint.startswith("; there are"):
+            hint = f", which has {len(known)} of that kind"
+        raise UnknownNameError(f"there is no type {name!r} in the BTF{hint}")
 
     def sections(self) -> dict[str, tuple[Variable, ...]]:
         """Return the global variables by section name."""
@@ -192,12 +200,13 @@ class Btf:
         if found <= 0:
             return None
         proto = self._raw(self._raw(found).size)
-        if not proto.vlen:
+        if proto.kind is not Kind.FUNC_PROTO or not proto.vlen:
             return None
         return self.pointee(self._words(proto, 2)[1])
 
     def pointee(self, type_id: int) -> Type | None:
         """Return what a pointer type points to, or None when ``type_id`` is no pointer."""
+        self.type(type_id)  # a chain without an end is refused here
         raw = self._raw(type_id)
         while raw.kind in _LOOK_THROUGH:
             raw = self._raw(raw.size)
@@ -220,11 +229,16 @@ class Btf:
     def _raw(self, type_id: int) -> _Raw:
         if type_id == 0:
             return _Raw("void", Kind.VOID, 0, False, 0, 0)
-        address = libbpf.call("btf__type_by_id", self._pointer, type_id)
-        name_offset, info, size = struct.unpack("=III", ctypes.string_at(address, 12))
-        name = libbpf.function("btf__name_by_offset")(self._pointer, name_offset) or b""
+        address = libbpf.function("btf__type_by_id")(self._pointer, type_id)
+        if not address:
+            raise LoadError(f"the BTF is damaged: it has no type {type_id}")
+        name, info, size = struct.unpack("=III", ctypes.string_at(address, 12))
         kind = Kind((info >> 24) & 0x1F)
-        return _Raw(name.decode(), kind, info & 0xFFFF, bool(info >> 31), size, address)
+        return _Raw(self._name(name), kind, info & 0xFFFF, bool(info >> 31), size, address)
+
+    def _name(self, offset: int) -> str:
+        name: bytes = libbpf.function("btf__name_by_offset")(self._pointer, offset) or b""
+        return name.decode(errors="replace")
 
     def _words(self, raw: _Raw, count: int) -> tuple[int, ...]:
         """Return the ``count`` 32-bit words that follow a ``struct btf_type``."""
@@ -258,19 +272,17 @@ class Btf:
         words = self._words(raw, 3 * raw.vlen)
         for at in range(0, len(words), 3):
             name_offset, type_id, offset = words[at : at + 3]
-            name = libbpf.function("btf__name_by_offset")(self._pointer, name_offset) or b""
             bit_size, bit_offset = (offset >> 24, offset & 0xFFFFFF) if raw.flag else (0, offset)
-            yield Member(name.decode(), self.type(type_id), bit_offset, bit_size)
+            yield Member(self._name(name_offset), self.type(type_id), bit_offset, bit_size)
 
     def _enumerators(self, raw: _Raw) -> Iterator[tuple[str, int]]:
         wide = raw.kind is Kind.ENUM64
         words = self._words(raw, (3 if wide else 2) * raw.vlen)
         for at in range(0, len(words), 3 if wide else 2):
-            name = libbpf.function("btf__name_by_offset")(self._pointer, words[at]) or b""
             value = words[at + 1] | (words[at + 2] << 32 if wide else 0)
             bits = 64 if wide else 32
             negative = raw.flag and value >> (bits - 1)
-            yield name.decode(), value - (1 << bits) if negative else value
+            yield self._name(words[at]), value - (1 << bits) if negative else value
 
     def _variables(self, section: _Raw) -> Iterator[Variable]:
         words = self._words(section, 3 * section.vlen)
@@ -289,7 +301,6 @@ _KEYWORDS = {
     "union": (Kind.UNION,),
     "enum": (Kind.ENUM, Kind.ENUM64),
     "": (Kind.TYPEDEF, Kind.STRUCT, Kind.UNION, Kind.INT, Kind.ENUM, Kind.FLOAT, Kind.ENUM64),
-    "unsigned": (Kind.INT,),
 }
 
 

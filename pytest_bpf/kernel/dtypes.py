@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.kernel.btf import Array, Enumeration, Float, Int, Pointer, Struct, Type
+from pytest_bpf.kernel.btf import Array, Enumeration, Float, Int, Member, Pointer, Struct, Type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,9 +17,10 @@ _NATIVE = frozenset({1, 2, 4, 8})
 def dtype(of: Type) -> np.dtype[Any]:
     """Return the dtype with the size and the layout of a C type.
 
-    ``char[n]`` is ``S<n>``, other arrays are sub-arrays, unions have overlapping fields. The words
-    that bit-fields lie in are fields of their own, named ``bits<byte offset>``; what numpy has no
-    number for (``__int128``, no BTF) is ``V<size>``.
+    ``char[n]`` is ``S<n>``, other arrays are sub-arrays, unions have overlapping fields. The bytes
+    that neighbouring bit-fields lie in are one field, named ``bits<byte offset>``: an unsigned
+    number where numpy has one of that size. What it has no number for (``__int128``, no BTF) is
+    ``V<size>``.
     """
     import numpy as np  # noqa: PLC0415 (90 ms, and only for whoever asks for arrays)
 
@@ -42,14 +43,12 @@ def dtype(of: Type) -> np.dtype[Any]:
 def _struct_dtype(of: Struct) -> np.dtype[Any]:
     import numpy as np  # noqa: PLC0415
 
-    fields: dict[str, tuple[Any, int]] = {}
-    for member in of.flat_members():
-        at = member.bit_offset // 8
-        if not member.bit_size:
-            fields[member.name] = (dtype(member.type), at)
-        else:
-            word = at // member.type.size * member.type.size
-            fields[f"bits{word}"] = (dtype(member.type), word)
+    members = list(of.flat_members())
+    fields = {m.name: (dtype(m.type), m.bit_offset // 8) for m in members if not m.bit_size}
+    for first, last in _words([member for member in members if member.bit_size]):
+        size = last - first
+        form = np.dtype(f"u{size}" if size in _NATIVE else f"V{size}")
+        fields[f"bits{first}"] = (form, first)
     return np.dtype(
         {
             "names": list(fields),
@@ -58,3 +57,16 @@ def _struct_dtype(of: Struct) -> np.dtype[Any]:
             "itemsize": of.size,
         }
     )
+
+
+def _words(bit_fields: list[Member]) -> list[tuple[int, int]]:
+    """Return the (first byte, byte after the last) of bit-fields, those that touch as one."""
+    words: list[tuple[int, int]] = []
+    for member in sorted(bit_fields, key=lambda member: member.bit_offset):
+        first = member.bit_offset // 8
+        end = (member.bit_offset + member.bit_size + 7) // 8
+        if words and first <= words[-1][1]:
+            words[-1] = (words[-1][0], max(words[-1][1], end))
+        else:
+            words.append((first, end))
+    return words

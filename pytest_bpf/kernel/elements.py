@@ -20,6 +20,13 @@ ANY, NOEXIST, EXIST = range(3)
 """``BPF_ANY``, ``BPF_NOEXIST``, ``BPF_EXIST``: the flags of an update."""
 
 
+BATCH = 1 << 20
+"""Bytes of keys and values that one batch takes."""
+
+NOT_SUPPORTED = 524
+"""The kernel's own ENOTSUPP, which has no name outside of it."""
+
+
 @cache
 def possible_cpus() -> int:
     """Return how many CPUs the kernel could ever have: per-CPU values come one for each."""
@@ -31,6 +38,17 @@ def lookup(fd: int, key: bytes | None, size: int) -> bytes:
     value = ctypes.create_string_buffer(size)
     libbpf.call("bpf_map_lookup_elem_flags", fd, key, value, 0)
     return value.raw
+
+
+def member(fd: int, value: bytes) -> bool:
+    """Say whether a bloom filter may hold ``value``; False is certain."""
+    try:
+        libbpf.call("bpf_map_lookup_elem_flags", fd, None, value, 0)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
 
 
 def take(fd: int, key: bytes | None, size: int) -> bytes:
@@ -75,20 +93,20 @@ def snapshot(fd: int, key_size: int, value_size: int, max_entries: int) -> tuple
     try:
         return _batches(fd, key_size, value_size, max_entries)
     except OSError as error:
-        if error.errno not in {errno.ENOTSUP, errno.EINVAL, 524}:
+        if error.errno not in {errno.ENOTSUP, errno.EINVAL, NOT_SUPPORTED}:
             raise
-    pairs = []
+    found: dict[bytes, bytes] = {}
     for key in keys(fd, key_size):
         try:
-            pairs.append((key, lookup(fd, key, value_size)))
+            found[key] = lookup(fd, key, value_size)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-    return b"".join(k for k, _ in pairs), b"".join(v for _, v in pairs), len(pairs)
+    return b"".join(found), b"".join(found.values()), len(found)
 
 
 def _batches(fd: int, key_size: int, value_size: int, max_entries: int) -> tuple[bytes, bytes, int]:
-    size = max(1, min(max_entries, 1 << 16))
+    size = max(1, min(max_entries, max(BATCH // (key_size + value_size), 64)))
     position = ctypes.create_string_buffer(max(key_size, 8))
     all_keys, all_values, total = [], [], 0
     started = False

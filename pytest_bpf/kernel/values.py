@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from operator import itemgetter
+from operator import itemgetter, or_
 from typing import Any, ClassVar
 
 from pytest_bpf.errors import ValueTypeError, near_matches
@@ -115,6 +115,8 @@ def codec(of: Type) -> Codec:
     encode = _encoder(of)
 
     def encode_any(value: Any, what: str) -> bytes:
+        if not isinstance(value, (Record, memoryview)) and hasattr(value, "tolist"):  # numpy's
+            value = value.tolist()
         if isinstance(value, (bytes, bytearray, memoryview)) and not _is_bytes(of):
             raw = bytes(value)
             if len(raw) != of.size:
@@ -150,8 +152,9 @@ def _is_char(of: Type) -> bool:
 
 def _is_bytes(of: Type) -> bool:
     if isinstance(of, Array) and isinstance(of.element, Int):
-        return of.element.size == 1 and not of.element.boolean
-    return isinstance(of, Opaque)
+        octets = of.element.size == 1 and not of.element.boolean and not of.element.signed
+        return octets or _is_char(of.element)
+    return isinstance(of, Opaque) or (isinstance(of, Float) and of.size not in _FLOATS)
 
 
 # -- from memory to Python ---------------------------------------------------------------------
@@ -204,17 +207,19 @@ def _reserved(name: str) -> bool:
 
 
 def _enumerator(of: Enumeration) -> Decoder:
-    scalar = _scalar(of.size, signed=of.signed)
-    named = _int_enum(of)
-    if named is None:
-        return scalar
-    members: dict[int, int] = {int(member): member for member in named}
+    scalar, named = _scalar(of.size, signed=of.signed), _named_values(of)
 
     def decode(buffer: bytes, offset: int) -> int:
         value: int = scalar(buffer, offset)
-        return members.get(value, value)
+        return named.get(value, value)
 
     return decode
+
+
+def _named_values(of: Type) -> dict[int, int]:
+    """Return the members of an enum by their values; nothing for other types."""
+    made = _int_enum(of) if isinstance(of, Enumeration) else None
+    return {int(member): member for member in made} if made else {}
 
 
 def _elements(of: Array) -> Decoder:
@@ -265,13 +270,14 @@ def _member(member: Member) -> Decoder:
     mask = (1 << member.bit_size) - 1
     sign = 1 << (member.bit_size - 1) if getattr(member.type, "signed", False) else 0
     boolean = getattr(member.type, "boolean", False)
+    named = _named_values(member.type)
 
     def decode(buffer: bytes, offset: int) -> int:
         start = offset + first
         word = int.from_bytes(buffer[start : start + size], sys.byteorder)
         value = (word >> shift) & mask
         value -= (value & sign) << 1
-        return bool(value) if boolean else value
+        return bool(value) if boolean else named.get(value, value)
 
     return decode
 
@@ -289,11 +295,9 @@ def _bit_field(member: Member) -> tuple[int, int, int]:
 
 
 def _encoder(of: Type) -> Encoder:
-    if isinstance(of, (Int, Pointer)):
+    if isinstance(of, (Int, Pointer, Enumeration)):
         return lambda value, what: _integer(of, value, what)
-    if isinstance(of, Enumeration):
-        return lambda value, what: _named(of, value, what)
-    if isinstance(of, Float):
+    if isinstance(of, Float) and of.size in _FLOATS:
         return lambda value, what: _number(of, value, what)
     if isinstance(of, Struct):
         return lambda value, what: _structure(of, value, what)
@@ -304,32 +308,35 @@ def _encoder(of: Type) -> Encoder:
 
 def _integer(of: Int | Pointer | Enumeration, value: Any, what: str) -> bytes:
     size, signed = of.size, getattr(of, "signed", False)
+    if isinstance(of, Enumeration) and isinstance(value, str):
+        value = _named(of, value, what)
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):
         value = int.from_bytes(value.packed, sys.byteorder)
     if not hasattr(value, "__index__"):
         raise ValueTypeError(f"{what}: {spelled(of)} takes an int, not {_shown(value)}")
     number = int(value.__index__())
     low, high = (-(1 << 8 * size - 1), (1 << 8 * size - 1) - 1) if signed else (0, 256**size - 1)
+    if getattr(of, "boolean", False):
+        high = 1
     if not low <= number <= high:
         raise ValueTypeError(f"{what}: {number} does not fit {spelled(of)} ({low} to {high})")
     return number.to_bytes(size, sys.byteorder, signed=signed)
 
 
-def _named(of: Enumeration, value: Any, what: str) -> bytes:
-    if isinstance(value, str):
-        values = dict(of.members)
-        if value not in values:
-            raise ValueTypeError(
-                f"{what}: {spelled(of)} has no {value!r}{near_matches(value, values)}"
-            )
-        value = values[value]
-    return _integer(of, value, what)
+def _named(of: Enumeration, name: str, what: str) -> int:
+    values = dict(of.members)
+    if name not in values:
+        raise ValueTypeError(f"{what}: {spelled(of)} has no {name!r}{near_matches(name, values)}")
+    return values[name]
 
 
 def _number(of: Float, value: Any, what: str) -> bytes:
     if not isinstance(value, (int, float)):
         raise ValueTypeError(f"{what}: {spelled(of)} takes a number, not {_shown(value)}")
-    return struct.pack("=" + _FLOATS[of.size], value)
+    try:
+        return struct.pack("=" + _FLOATS[of.size], value)
+    except OverflowError:
+        raise ValueTypeError(f"{what}: {_shown(value)} does not fit {spelled(of)}") from None
 
 
 def _blob(of: Type, value: Any, what: str) -> bytes:
@@ -345,7 +352,7 @@ def _blob(of: Type, value: Any, what: str) -> bytes:
         raw = None
     if raw is None:
         raise ValueTypeError(f"{what}: {spelled(of)} takes bytes, not {_shown(value)}")
-    exact = isinstance(of, Opaque)
+    exact = not isinstance(of, Array)
     if len(raw) > of.size or (exact and len(raw) != of.size):
         raise ValueTypeError(f"{what}: {len(raw)} bytes given, {spelled(of)} has {of.size}")
     return raw.ljust(of.size, b"\0")
@@ -364,27 +371,30 @@ def _array(of: Array, value: Any, what: str) -> bytes:
 def _structure(of: Struct, value: Any, what: str) -> bytes:
     members = {member.name: member for member in of.flat_members()}
     raw = bytearray(of.size)
+    overlap = isinstance(value, Record)  # the members of its unions are views of the same bytes
     for name, given in _by_name(of, members, value, what).items():
         member = members[name]
         if member.bit_size:
             _put_bits(raw, member, given, f"{what}.{name}")
-        else:
-            at = member.bit_offset // 8
-            part = codec(member.type).encode(given, f"{what}.{name}")
-            raw[at : at + len(part)] = part
+            continue
+        at = member.bit_offset // 8
+        part = codec(member.type).encode(given, f"{what}.{name}")
+        there = raw[at : at + len(part)]
+        raw[at : at + len(part)] = bytes(map(or_, there, part)) if overlap else part
     return bytes(raw)
 
 
 def _by_name(of: Struct, members: Mapping[str, Member], value: Any, what: str) -> Mapping[str, Any]:
     """Return the members that ``value`` gives; those it leaves out are zero, as in C."""
-    if isinstance(value, Record) and not of.union:
+    record = isinstance(value, Record)
+    if record:
         value = dict(zip(value._fields, value, strict=True))
     if isinstance(value, Mapping):
         unknown = next((name for name in value if name not in members), None)
         if unknown is not None:
             hint = near_matches(str(unknown), members)
             raise ValueTypeError(f"{what}: {spelled(of)} has no member {unknown!r}{hint}")
-        if of.union and len(value) != 1:
+        if of.union and len(value) != 1 and not record:
             raise ValueTypeError(f"{what}: {spelled(of)} takes one member, not {len(value)}")
         return value
     if isinstance(value, Sequence) and not isinstance(value, str) and not of.union:
@@ -400,6 +410,8 @@ def _by_name(of: Struct, members: Mapping[str, Member], value: Any, what: str) -
 
 
 def _put_bits(raw: bytearray, member: Member, value: Any, what: str) -> None:
+    if isinstance(member.type, Enumeration) and isinstance(value, str):
+        value = _named(member.type, value, what)
     signed = bool(getattr(member.type, "signed", False))
     low = -(1 << member.bit_size - 1) if signed else 0
     high = (1 << member.bit_size - int(signed)) - 1

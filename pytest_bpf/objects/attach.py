@@ -6,12 +6,13 @@ import ctypes
 import errno
 import os
 import socket
+from contextlib import suppress
 from ctypes import c_int, c_size_t, c_uint32, c_uint64
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import AttachError
+from pytest_bpf.errors import AttachError, PlaceError
 from pytest_bpf.kernel import libbpf
 from pytest_bpf.kernel.mounts import with_tracefs
 from pytest_bpf.kernel.perf_event import open_cpu_clock
@@ -174,7 +175,8 @@ def _tc(program: Program, target: Any, options: Options) -> list[Link]:
     run(libbpf.call, "bpf_tc_attach", ctypes.byref(hook), ctypes.byref(filter_))
 
     def undo() -> None:
-        run(_remove_filter, hook, filter_, made)
+        with suppress(PlaceError):  # the namespace is gone, and the filter with it
+            run(_remove_filter, hook, filter_, made)
 
     return [Link(program.name, f"{_named(target)} {direction}", undo)]
 

@@ -29,7 +29,7 @@ class End:
 
 @dataclass(frozen=True)
 class Layout:
-    """Namespaces, in the order of their mention, and how they are joined.
+    """Namespaces and how they are joined.
 
     * ``cables``: a veth each, between two namespaces.
     * ``bridges``: (namespace, name of the bridge).
@@ -83,9 +83,10 @@ class Layout:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """The namespaces, in the order of their mention in the cables."""
-        mentioned = [end.namespace for end in self.ends] + [name for name, _ in self.bridges]
-        return tuple(dict.fromkeys(mentioned))
+        """The namespaces, in the order of their mention in the cables, those with bridges last."""
+        bridged = [name for name, _ in self.bridges]
+        mentioned = [end.namespace for end in self.ends if end.namespace not in bridged]
+        return tuple(dict.fromkeys([*mentioned, *bridged]))
 
 
 def check_name(name: str) -> None:

@@ -70,9 +70,10 @@ def new_veth(
 
 
 @kept
-def new_bridge(name: str, index: int, mac: str, mtu: int) -> Request:
-    """Make a bridge."""
-    info: list[Any] = ["IFLA_LINKINFO", {"attrs": [["IFLA_INFO_KIND", "bridge"]]}]
+def new_bridge(name: str, index: int, mac: str, mtu: int, *, snooping: bool) -> Request:
+    """Make a bridge; with multicast snooping it reports itself to routers now and then."""
+    data: list[Any] = ["IFLA_INFO_DATA", {"attrs": [["IFLA_BR_MCAST_SNOOPING", int(snooping)]]}]
+    info: list[Any] = ["IFLA_LINKINFO", {"attrs": [["IFLA_INFO_KIND", "bridge"], data]}]
     attributes = [*_link(name, mac, mtu), info]
     flags = CREATE | EXCLUSIVE
     return _request(ifinfmsg(), RTM_NEWLINK, flags, f"a bridge {name!r}", attributes, index=index)

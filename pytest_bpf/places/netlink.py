@@ -14,13 +14,13 @@ from pytest_bpf.errors import PlaceError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-NLMSG_ERROR, RTM_NEWLINK, RTM_NEWADDR = 2, 16, 20
+NLMSG_ERROR, RTM_NEWLINK, RTM_NEWROUTE = 2, 16, 24
 NLM_F_ACK, NLM_F_CAPPED, NLM_F_ACK_TLVS = 4, 0x100, 0x200
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 SO_RCVBUFFORCE = 33
-RTMGRP_LINK, RTMGRP_IPV6_IFADDR = 1, 0x100
+RTMGRP_LINK, RTMGRP_IPV6_ROUTE = 1, 0x400
 IFLA_OPERSTATE, IF_OPER_UP = 16, 6
-IFA_ADDRESS = 1
+RTM_TYPE, RTN_LOCAL, RTA_DST = 7, 2, 1
 NLMSGERR_ATTR_MSG = 1
 
 HEADER = struct.Struct("=IHHII")
@@ -56,9 +56,9 @@ class RouteSocket:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         with suppress(PermissionError):
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV6_IFADDR))
+        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV6_ROUTE))
         self._up: set[int] = set()
-        self._announced: set[tuple[int, bytes]] = set()
+        self._usable: set[bytes] = set()
 
     def close(self) -> None:
         """Close the socket."""
@@ -91,22 +91,23 @@ class RouteSocket:
                 else:
                     self._note(kind, body)
 
-    def wait(self, up: Iterable[int], addresses: Iterable[tuple[int, bytes]]) -> None:
-        """Wait until interfaces (indexes) are up and IPv6 addresses (index, 16 bytes) usable.
+    def wait(self, up: Iterable[int], addresses: Iterable[bytes]) -> None:
+        """Wait until interfaces (indexes) are up and IPv6 addresses (16 bytes) usable.
 
-        Needs the state of the interfaces to have been asked for after they were set up.
+        An address is once the kernel has looked at it and made its local route
+        (``addrconf_dad_completed``). The interfaces have to be asked for after they were set up.
         Raises `PlaceError` after `PATIENCE` seconds.
         """
         need_up, need_addresses = set(up), set(addresses)
         deadline = time.monotonic() + PATIENCE
-        while not (need_up <= self._up and need_addresses <= self._announced):
+        while not (need_up <= self._up and need_addresses <= self._usable):
             self._socket.settimeout(max(0.001, deadline - time.monotonic()))
             try:
                 received = self._socket.recv(1 << 18)
             except TimeoutError:
                 raise PlaceError(
                     f"after {PATIENCE:g} s {len(need_up - self._up)} interfaces were not up and "
-                    f"{len(need_addresses - self._announced)} IPv6 addresses not usable"
+                    f"{len(need_addresses - self._usable)} IPv6 addresses not usable"
                 ) from None
             for kind, _, _, body in _messages(received):
                 self._note(kind, body)
@@ -117,9 +118,8 @@ class RouteSocket:
             (index,) = struct.unpack_from("=4xi", body)
             is_up = _attributes(body, 16).get(IFLA_OPERSTATE) == bytes([IF_OPER_UP])
             (self._up.add if is_up else self._up.discard)(index)
-        elif kind == RTM_NEWADDR:
-            (index,) = struct.unpack_from("=4xI", body)
-            self._announced.add((index, _attributes(body, 8).get(IFA_ADDRESS, b"")))
+        elif kind == RTM_NEWROUTE and body[RTM_TYPE] == RTN_LOCAL:
+            self._usable.add(_attributes(body, 12).get(RTA_DST, b""))
 
 
 def _batch(requests: Sequence[Request]) -> bytearray:

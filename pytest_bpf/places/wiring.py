@@ -73,7 +73,8 @@ class Wiring:
         layout = self.layout
         for name, bridge in layout.bridges:
             if name == namespace:
-                yield rt.new_bridge(*self.ports[name, bridge].identity, layout.mtu)
+                identity = self.ports[name, bridge].identity
+                yield rt.new_bridge(*identity, layout.mtu, snooping=not layout.quiet)
         for near, far in layout.cables:
             if near.namespace == namespace:
                 here, there = (self.ports[end.namespace, end.interface] for end in (near, far))
@@ -150,10 +151,7 @@ def wire(layout: Layout, namespaces: Mapping[str, Namespace]) -> None:
 def _wait(route: RouteSocket, ports: list[Port]) -> None:
     route.send([rt.get_link(port.index) for port in ports])
     addresses = [
-        (port.index, address.ip.packed)
-        for port in ports
-        for address in port.addresses
-        if address.version == 6
+        address.ip.packed for port in ports for address in port.addresses if address.version == 6
     ]
     route.wait([port.index for port in ports], addresses)
 

@@ -1,7 +1,7 @@
 """The loops behind `Syscalls`: each makes ``count`` system calls of its kind, returns the failures.
 
-What else a loop needs (making a file, closing what it opened) is other system calls. All are
-numbers of x86-64's table in the comments of ``asm/unistd_64.h``; other machines have their own.
+What else a loop needs (making a file, closing what it opened) is other system calls. The numbers
+are x86-64's (``asm/unistd_64.h``); other machines have their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WRITTEN_OVER = 1 << 20
 
 
 def read(count: int, size: int = 64) -> int:
-    """``read`` of ``size`` zero bytes of a memory file."""
+    """``read`` (0) of ``size`` zero bytes of a memory file."""
     fd = os.memfd_create("bpf-read", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, count * size)
@@ -37,7 +37,7 @@ def read(count: int, size: int = 64) -> int:
 
 
 def write(count: int, size: int = 64) -> int:
-    """``write`` of ``size`` bytes to a memory file, which stays below two mebibytes or one call."""
+    """``write`` (1) of ``size`` bytes to a memory file of at most a mebibyte, or one call."""
     fd = os.memfd_create("bpf-write", os.MFD_CLOEXEC)
     data = bytes(size)
     chunk = max(1, WRITTEN_OVER // max(size, 1))
@@ -52,7 +52,7 @@ def write(count: int, size: int = 64) -> int:
 
 
 def openat(count: int) -> int:
-    """``openat`` of a memory file by its path in ``/proc``; each is closed again."""
+    """``openat`` (257) of a memory file by its path in ``/proc``; each is closed again."""
     fd = os.memfd_create("bpf-openat", os.MFD_CLOEXEC)
     path = f"/proc/self/fd/{fd}"
     try:
@@ -62,18 +62,18 @@ def openat(count: int) -> int:
 
 
 def connect(count: int) -> int:
-    """``connect`` of one UDP socket to loopback: hooks see it, no packet leaves."""
+    """``connect`` (42) of one UDP socket to loopback: hooks see it, no packet leaves."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         return failures(count, lambda: sender.connect(DISCARD))
 
 
 def getpid(count: int) -> int:
-    """``getpid``, which the C library passes on to the kernel every time."""
+    """``getpid`` (39), which the C library passes on to the kernel every time."""
     return failures(count, os.getpid)
 
 
 def clone(count: int) -> int:
-    """``clone3`` (``clone`` before glibc 2.34): threads that do nothing, joined one by one."""
+    """``clone3`` (435; ``clone``, 56, before glibc 2.34): joined threads that do nothing."""
 
     def start() -> None:
         thread = threading.Thread(target=_nothing)
@@ -84,7 +84,7 @@ def clone(count: int) -> int:
 
 
 def execve(count: int) -> int:
-    """``execve`` of `TRUE` in a child (``posix_spawn``), awaited; it sees no environment."""
+    """``execve`` (59) of `TRUE` in a child (``posix_spawn``), awaited; it sees no environment."""
 
     def spawn() -> None:
         child = os.posix_spawn(TRUE, [TRUE], {})
@@ -96,7 +96,7 @@ def execve(count: int) -> int:
 
 
 def mmap(count: int, size: int = mapping.PAGESIZE) -> int:
-    """``mmap`` of ``size`` bytes of private anonymous memory, untouched; unmapped at once."""
+    """``mmap`` (9) of ``size`` bytes of private anonymous memory, untouched; unmapped at once."""
     anonymous = mapping.MAP_PRIVATE | mapping.MAP_ANONYMOUS
     return failures(count, lambda: mapping.mmap(-1, size, flags=anonymous).close())
 

@@ -61,8 +61,9 @@ class Syscalls:
     threads. With one thread and no ``cpus`` the loop runs in the calling thread. ``cpus`` pins
     the threads to these CPUs, one after another, at least one thread each; the calling thread
     is never pinned. ``namespace`` and ``cgroup`` are places to run in (anything with ``run``).
-    Threads themselves cost the process a clone3 and an mmap each; filter by thread id where
-    that matters. Only private, anonymous files and no network packets are used.
+    Threads themselves cost the process a clone3 and an mmap each, and a ``cgroup`` an openat
+    and a write on the way in and out; filter by thread or cgroup where that matters. Only private,
+    anonymous files and no network packets are used.
 
     ``extra`` adds workloads: functions that take a count, and may return a number of failures.
     """
@@ -84,37 +85,37 @@ class Syscalls:
         return _run(self._workloads[name], count, **where)
 
     def read(self, count: int = 1, *, size: int = 64, **where: Unpack[Where]) -> Ran:
-        """``read`` of ``size`` bytes from a memory file."""
+        """``read`` (0 on x86-64) of ``size`` bytes from a memory file."""
         within("read: size", size, 0, LARGEST)
         return _run(partial(loops.read, size=size), count, **where)
 
     def write(self, count: int = 1, *, size: int = 64, **where: Unpack[Where]) -> Ran:
-        """``write`` of ``size`` bytes to a memory file."""
+        """``write`` (1) of ``size`` bytes to a memory file."""
         within("write: size", size, 0, LARGEST)
         return _run(partial(loops.write, size=size), count, **where)
 
     def openat(self, count: int = 1, **where: Unpack[Where]) -> Ran:
-        """``openat`` of a memory file, each followed by a ``close``."""
+        """``openat`` (257) of a memory file, each followed by a ``close``."""
         return _run(loops.openat, count, **where)
 
     def connect(self, count: int = 1, **where: Unpack[Where]) -> Ran:
-        """``connect`` of a UDP socket to 127.0.0.1 port 9; no packet leaves."""
+        """``connect`` (42) of a UDP socket to 127.0.0.1 port 9; no packet leaves."""
         return _run(loops.connect, count, **where)
 
     def getpid(self, count: int = 1, **where: Unpack[Where]) -> Ran:
-        """``getpid``: as little as a system call can do."""
+        """``getpid`` (39): as little as a system call can do."""
         return _run(loops.getpid, count, **where)
 
     def clone(self, count: int = 1, **where: Unpack[Where]) -> Ran:
-        """``clone3`` (``clone`` before glibc 2.34): threads, each joined before the next."""
+        """``clone3`` (435; ``clone``, 56, before glibc 2.34): joined threads."""
         return _run(loops.clone, count, **where)
 
     def execve(self, count: int = 1, **where: Unpack[Where]) -> Ran:
-        """``execve`` of ``/bin/true`` in a child process, awaited before the next."""
+        """``execve`` (59) of ``/bin/true`` in a child process, awaited before the next."""
         return _run(loops.execve, count, **where)
 
     def mmap(self, count: int = 1, *, size: int = PAGESIZE, **where: Unpack[Where]) -> Ran:
-        """``mmap`` of ``size`` bytes of anonymous memory, each followed by ``munmap``."""
+        """``mmap`` (9) of ``size`` bytes of anonymous memory, each followed by ``munmap``."""
         within("mmap: size", size, 1, LARGEST)
         return _run(partial(loops.mmap, size=size), count, **where)
 

@@ -1,0 +1,51 @@
+"""What one program has cost so far."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_bpf.objects import Program
+
+
+@dataclass(frozen=True)
+class ProgramCost:
+    """The cost of one program, by the kernel's and veristat's names.
+
+    ``verified_insns`` is a count, ``stack_depth`` and ``prog_size_jited`` are in bytes,
+    ``run_time_ns`` is the nanoseconds of all ``run_cnt`` runs that statistics saw.
+    """
+
+    object: str
+    program: str
+    section: str
+    verified_insns: int
+    stack_depth: int
+    prog_size_jited: int
+    run_cnt: int
+    run_time_ns: int
+
+    @property
+    def ns_per_run(self) -> float | None:
+        """Mean nanoseconds per run; None when no run was seen."""
+        return self.run_time_ns / self.run_cnt if self.run_cnt else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, as they travel between processes."""
+        return asdict(self)
+
+
+def measure(obj: str, program: Program) -> ProgramCost:
+    """Read what a loaded program has cost so far; ``obj`` is the name of its object."""
+    info = program.info
+    return ProgramCost(
+        object=obj,
+        program=program.name,
+        section=program.section,
+        verified_insns=program.verified_insns,
+        stack_depth=program.verifier.stack_depth,
+        prog_size_jited=info.jited_prog_len,
+        run_cnt=info.run_cnt,
+        run_time_ns=info.run_time_ns,
+    )

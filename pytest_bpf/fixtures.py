@@ -1,0 +1,175 @@
+"""The fixtures, each a few lines that call a station."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_bpf.errors import LeakWarning, UnavailableError
+from pytest_bpf.options import settings
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pytest_bpf.evidence import Drops
+    from pytest_bpf.loader import Choices, Loader
+    from pytest_bpf.objects import Object
+    from pytest_bpf.places import Cgroup, Namespace, Topology
+    from pytest_bpf.places.factory import Places
+    from pytest_bpf.stimuli import Syscalls, Traffic
+
+COSTS = pytest.StashKey[list[dict[str, Any]]]()
+"""The costs of an item's programs, as they travel to its report."""
+
+
+@pytest.fixture(scope="session")
+def _bpf_session() -> None:
+    """Whatever uses BPF begins here: what killed runs left is removed."""
+    from pytest_bpf.places.owned import sweep
+
+    sweep()
+
+
+@pytest.fixture
+def _bpf_leaks(request: pytest.FixtureRequest, _bpf_session: None) -> Iterator[None]:
+    """Compare what the process holds open before and after a test, and say what was leaked."""
+    from pytest_bpf.kernel.held import held
+
+    before = held()
+    yield
+    if held() - before:
+        gc.collect()
+    leaked = sorted(held() - before)
+    if leaked:
+        message = f"{request.node.nodeid} left open: {', '.join(leaked)}; close what it opened"
+        if settings(request.config).strict:
+            pytest.fail(message, pytrace=False)
+        warnings.warn(LeakWarning(message), stacklevel=1)
+
+
+@pytest.fixture
+def bpf(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Loader]:
+    """Load BPF objects from sources, objects or text: ``bpf.load("count.bpf.c")``.
+
+    Relative paths start at the test's file. Everything is detached and unloaded after the test.
+    """
+    yield from _loader(request)
+
+
+@pytest.fixture(scope="module")
+def bpf_module(request: pytest.FixtureRequest, _bpf_session: None) -> Iterator[Loader]:
+    """The same for a whole module: what it loads stays until the module's last test."""
+    yield from _loader(request)
+
+
+def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
+    from pytest_bpf.costs import measure, statistics
+    from pytest_bpf.kernel.features import privilege
+    from pytest_bpf.loader import Loader
+
+    missing = privilege()
+    if missing:
+        raise UnavailableError(missing)
+    config = request.config
+    shown = settings(config).costs
+
+    def loaded(obj: Object) -> None:
+        request.node.ihook.pytest_bpf_object_loaded(request=request, obj=obj)
+
+    def closing(obj: Object) -> None:
+        if shown:
+            costs = request.node.stash.setdefault(COSTS, [])
+            costs += [measure(obj.path.name, p).as_dict() for p in obj.programs.values()]
+
+    with ExitStack() as stack:
+        if shown:
+            stack.enter_context(statistics())
+        yield stack.enter_context(
+            Loader(request.path.parent, choices=_choices(request), loaded=loaded, closing=closing)
+        )
+
+
+def _choices(request: pytest.FixtureRequest) -> Callable[[str | os.PathLike[str]], Choices]:
+    """Return how sources are compiled in this session: by hooks, options, ini."""
+    from pytest_bpf.compile import Compiler, find
+    from pytest_bpf.loader import Choices
+
+    config, chosen, hook = request.config, settings(request.config), request.node.ihook
+
+    def choices(source: str | os.PathLike[str]) -> Choices:
+        answer = hook.pytest_bpf_compiler(config=config, source=source) or chosen.cc
+        flags = hook.pytest_bpf_cflags(config=config, source=source)
+        return Choices(
+            compiler=answer if isinstance(answer, Compiler) else find(answer or None),
+            cflags=(*chosen.cflags, *(flag for some in flags if some for flag in some)),
+            include_dirs=chosen.include_dirs,
+            defines=chosen.defines,
+        )
+
+    return choices
+
+
+@pytest.fixture
+def bpf_places(_bpf_leaks: None) -> Iterator[Places]:
+    """Make further places: ``bpf_places.pair()``, ``.router()``, ``.bridge(4)``, ``.cgroup()``.
+
+    All of them are gone after the test.
+    """
+    from pytest_bpf.places.factory import Places
+
+    with Places() as places:
+        yield places
+
+
+@pytest.fixture
+def bpf_netns(bpf_places: Places) -> Namespace:
+    """One private network namespace with nothing but its loopback."""
+    return bpf_places.namespace()
+
+
+@pytest.fixture
+def bpf_netns_pair(bpf_places: Places) -> Topology:
+    """Two private network namespaces, ``left, right``, joined by a veth, with IPv4 and IPv6."""
+    return bpf_places.pair()
+
+
+@pytest.fixture
+def bpf_cgroup(bpf_places: Places) -> Cgroup:
+    """A private cgroup (v2): attach programs to it, run functions, processes and sockets in it."""
+    return bpf_places.cgroup()
+
+
+@pytest.fixture
+def bpf_pins(bpf_places: Places) -> Path:
+    """A private directory for pins on a bpf file system."""
+    return bpf_places.pins()
+
+
+@pytest.fixture
+def bpf_traffic(bpf_netns: Namespace) -> Traffic:
+    """Traffic over the loopback of a private network namespace (`bpf_netns`)."""
+    return bpf_netns.traffic
+
+
+@pytest.fixture
+def bpf_syscalls(request: pytest.FixtureRequest) -> Syscalls:
+    """Loops of common system calls, exactly as many as asked: ``bpf_syscalls.openat(500)``."""
+    from pytest_bpf.stimuli import Syscalls
+
+    answers = request.node.ihook.pytest_bpf_workloads(config=request.config)
+    return Syscalls({name: work for some in answers if some for name, work in some.items()})
+
+
+@pytest.fixture
+def bpf_drops(bpf_places: Places) -> Iterator[Drops]:
+    """What was dropped, and why, in this test's namespaces from here on."""
+    from pytest_bpf.evidence import Drops
+
+    with Drops(bpf_places.namespaces) as drops:
+        yield drops

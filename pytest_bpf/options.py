@@ -1,0 +1,98 @@
+"""The command line, the ini file, and what they say for this session."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose; the command line goes before the ini file, that before the default."""
+
+    cc: str = ""
+    cflags: tuple[str, ...] = ()
+    include_dirs: tuple[Path, ...] = ()
+    defines: Mapping[str, str | int | None] = field(default_factory=dict)
+    cache_dir: str = ""
+    strict: bool = False
+    costs: bool = False
+
+
+SETTINGS = pytest.StashKey[Settings]()
+
+
+def add(parser: pytest.Parser) -> None:
+    """Add the options, one group "bpf", each with its ini key."""
+    group = parser.getgroup("bpf", "eBPF programs (pytest-bpf)")
+    group.addoption(
+        "--bpf-cc",
+        metavar="COMPILER",
+        help="Compiler for BPF sources: a path, a name on PATH, or 'zig' for the ziglang wheel. "
+        "(default: ini bpf_cc, $PYTEST_BPF_CC, then the newest clang, then ziglang)",
+    )
+    group.addoption(
+        "--bpf-cache-dir",
+        metavar="DIR",
+        help="Where compiled objects are kept. (default: ini bpf_cache_dir, $PYTEST_BPF_CACHE, "
+        "then ~/.cache/pytest-bpf)",
+    )
+    group.addoption(
+        "--bpf-strict",
+        action="store_true",
+        default=None,
+        help="Fail tests for what the environment cannot do, instead of skipping them, and for "
+        "what they leak, instead of warning.",
+    )
+    group.addoption(
+        "--bpf-costs",
+        action="store_true",
+        default=None,
+        help="Show, for each program that was loaded, verifier instructions, size and time per "
+        "run. The kernel's statistics are on while a test has objects loaded.",
+    )
+    parser.addini("bpf_cc", "Compiler for BPF sources, as --bpf-cc.", default="")
+    parser.addini("bpf_cflags", "Further compiler flags.", type="args", default=[])
+    parser.addini("bpf_include_dirs", "Further folders of headers.", type="paths", default=[])
+    parser.addini("bpf_defines", "Macros, one NAME or NAME=VALUE a line.", type="linelist")
+    parser.addini("bpf_cache_dir", "Where compiled objects are kept.", default="")
+    parser.addini("bpf_strict", "As --bpf-strict.", type="bool", default=False)
+    parser.addini("bpf_costs", "As --bpf-costs.", type="bool", default=False)
+
+
+def settings(config: pytest.Config) -> Settings:
+    """Return what the user chose, read once."""
+    if SETTINGS not in config.stash:
+        config.stash[SETTINGS] = _read(config)
+    return config.stash[SETTINGS]
+
+
+def _read(config: pytest.Config) -> Settings:
+    def chosen(name: str) -> object:
+        given = config.getoption(name)
+        return config.getini(name) if given is None else given
+
+    cache_dir = str(chosen("bpf_cache_dir"))
+    if cache_dir:
+        os.environ["PYTEST_BPF_CACHE"] = str(config.rootpath / Path(cache_dir).expanduser())
+    return Settings(
+        cc=str(chosen("bpf_cc")),
+        cflags=tuple(config.getini("bpf_cflags")),
+        include_dirs=tuple(config.getini("bpf_include_dirs")),
+        defines=dict(map(_define, config.getini("bpf_defines"))),
+        cache_dir=cache_dir,
+        strict=bool(chosen("bpf_strict")),
+        costs=bool(chosen("bpf_costs")),
+    )
+
+
+def _define(line: str) -> tuple[str, str | None]:
+    name, given, value = line.partition("=")
+    return name.strip(), value.strip() if given else None

@@ -1,0 +1,1 @@
+"""What the user reads at the end. Values in, text out."""
