@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from pytest_bpf import hookspecs, options
-from pytest_bpf.errors import UnavailableError
+from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.fixtures import (
     COSTS,
     _bpf_leaks,
@@ -165,6 +165,13 @@ def _skipping(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     except UnavailableError as error:
         _unavailable(item, str(error))
+    except BpfError as error:
+        if item.config.getoption("fulltrace"):
+            raise
+        from pytest_bpf.reports.traceback import without_our_frames
+
+        trimmed = without_our_frames(error.__traceback__)
+        raise error.with_traceback(trimmed) from error.__cause__
 
 
 def _unavailable(item: pytest.Item, reason: str) -> NoReturn:

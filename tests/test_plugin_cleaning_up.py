@@ -1,0 +1,105 @@
+"""Whatever ends a run, nothing stays: Ctrl-C, SIGKILL, parallel runs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpf.places.cgroupfs import hierarchy
+from pytest_bpf.places.owned import is_stale
+
+HOLDING = """
+    import os, signal, time
+    def test_hold(bpf, bpf_netns_pair, bpf_cgroup, bpf_pins):
+        left, right = bpf_netns_pair
+        child = bpf_cgroup.popen(["sleep", "1000"])
+        inside = left.popen(["sleep", "1000"])
+        print("READY", bpf_cgroup.path, bpf_pins, child.pid, inside.pid, flush=True)
+        signal.pause()
+"""
+
+
+def start(pytester: pytest.Pytester) -> tuple[subprocess.Popen[str], Path, Path, list[int]]:
+    """Start a run that holds a cgroup, namespaces, pins and two processes; return those."""
+    pytester.makepyfile(HOLDING)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-s"]
+    process = subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "READY" in line:
+            _, cgroup, pins, *pids = line[line.index("READY") :].split()
+            return process, Path(cgroup), Path(pins), [int(pid) for pid in pids]
+    pytest.fail("the run ended before it was ready")
+
+
+def gone(pid: int, timeout: float = 10) -> bool:
+    """Wait until a process that is not our child has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], timeout)[0])
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_after_an_interruption_nothing_is_left(
+    pytester: pytest.Pytester, ending: signal.Signals
+) -> None:
+    process, cgroup, pins, pids = start(pytester)
+    process.send_signal(ending)
+    process.communicate(timeout=20)
+    assert all(map(gone, pids))
+    if ending is signal.SIGINT:
+        assert process.returncode == pytest.ExitCode.INTERRUPTED
+        assert not cgroup.exists()
+        assert not pins.exists()
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(pytester: pytest.Pytester) -> None:
+    process, cgroup, pins, pids = start(pytester)
+    process.kill()
+    process.communicate(timeout=20)
+    assert gone(pids[1])
+    assert cgroup.exists()
+    pytester.makepyfile("def test_next(bpf): pass")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    assert not cgroup.exists()
+    assert not pins.exists()
+    assert gone(pids[0])
+
+
+def test_a_living_run_is_not_swept(pytester: pytest.Pytester) -> None:
+    process, cgroup, pins, pids = start(pytester)
+    try:
+        pytester.makepyfile("def test_other(bpf): pass")
+        pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+        assert cgroup.exists()
+        assert pins.exists()
+        assert Path(f"/proc/{pids[0]}").exists()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def test_parallel_workers_do_not_collide(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+        @pytest.mark.parametrize("number", range(12))
+        def test_all_at_once(bpf_places, bpf_netns_pair, bpf_cgroup, bpf_pins, number):
+            left, right = bpf_netns_pair
+            assert left.traffic.udp(to=right, count=10).received == 10
+            assert bpf_cgroup.run(lambda: str(number)) == str(number)
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "4")
+    result.assert_outcomes(passed=12)
+    left = [path for path in hierarchy().path.iterdir() if path.name.startswith("pytest-bpf.")]
+    assert [path for path in left if is_stale(path.name)] == []
