@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_a_job_may_run_another_in_the_same_namespace() -> None:
         assert namespace.run(lambda: namespace.run(lambda: namespace.run(threading.get_ident))) == (
             namespace.run(threading.get_ident)
         )
+
+
+def test_nothing_of_a_job_is_kept() -> None:
+    class Thing:
+        pass
+
+    with Namespace() as namespace:
+        thing = Thing()
+        gone = weakref.ref(thing)
+        namespace.run(lambda kept: None, thing)  # noqa: ARG005 - it is kept by nobody
+        del thing
+        assert namespace.run(gone) is None
 
 
 def test_jobs_of_two_threads_run_at_the_same_time() -> None:
@@ -178,19 +191,28 @@ def test_a_forgotten_namespace_closes_itself() -> None:
 def test_ctrl_c_ends_the_wait_and_leaves_the_namespace_usable() -> None:
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("Ctrl-C reaches the main thread only")
-    go_on = threading.Event()
+    main = threading.get_ident()
+    interrupted, go_on = threading.Event(), threading.Event()
+
+    def interrupt_once(*_: object) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
 
     def stuck() -> None:
-        main = threading.main_thread().ident
-        assert main is not None
-        signal.pthread_kill(main, signal.SIGINT)
+        while not interrupted.wait(0.02):  # a signal just before the wait does not end it
+            signal.pthread_kill(main, signal.SIGINT)
         go_on.wait(30)
 
-    with Namespace() as namespace:
-        with pytest.raises(KeyboardInterrupt):
-            namespace.run(stuck)
-        assert namespace.run(lambda: Path(OWN_NETWORK).stat().st_ino) == namespace.inode
-        go_on.set()
+    before = signal.signal(signal.SIGINT, interrupt_once)
+    try:
+        with Namespace() as namespace:
+            with pytest.raises(KeyboardInterrupt):
+                namespace.run(stuck)
+            assert namespace.run(lambda: Path(OWN_NETWORK).stat().st_ino) == namespace.inode
+            go_on.set()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_function_that_does_not_return_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

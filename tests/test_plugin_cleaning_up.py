@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.places.cgroupfs import hierarchy
+from pytest_bpf.places.cgroupfs import leftovers
 from pytest_bpf.places.owned import is_stale
 
 HOLDING = """
@@ -101,5 +101,4 @@ def test_parallel_workers_do_not_collide(pytester: pytest.Pytester) -> None:
     """)
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-n", "4")
     result.assert_outcomes(passed=12)
-    left = [path for path in hierarchy().path.iterdir() if path.name.startswith("pytest-bpf.")]
-    assert [path for path in left if is_stale(path.name)] == []
+    assert list(leftovers(is_stale)) == []

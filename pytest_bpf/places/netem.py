@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import PlaceError, UnavailableError
+from pytest_bpf.places import messages
 from pytest_bpf.places.netlink import RefusedError, RouteSocket
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ def impair(
     ``rate`` in bits a second (0: unlimited), ``limit`` the packets that may wait. The delay becomes
     the namespace's ``delay``. Raises `UnavailableError` where the kernel has no netem.
     """
-    from pytest_bpf.places import messages  # noqa: PLC0415 - it imports pyroute2
-
     most = LARGEST * TICK
     for name, value, least, largest in (
         ("delay", delay, 0.0, most),

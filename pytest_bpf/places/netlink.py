@@ -91,7 +91,7 @@ class RouteSocket:
                 else:
                     self._note(kind, body)
 
-    def wait(self, up: Iterable[int], addresses: Iterable[bytes]) -> None:
+    def wait(self, *, up: Iterable[int] = (), addresses: Iterable[bytes] = ()) -> None:
         """Wait until interfaces (indexes) are up and IPv6 addresses (16 bytes) usable.
 
         An address is once the kernel has looked at it and made its local route

@@ -13,18 +13,19 @@ DEAD = {"Z", "X", "x"}
 """Process states, of proc(5), of what does not run any more."""
 
 _numbers = itertools.count()
-_shape = re.compile(rf"{PREFIX}\.(\d+)\.(\d+)\.(\d+)\.(\d+)")
+_shape = re.compile(rf"{PREFIX}-(\d+)-(\d+)-(\d+)-(\d+)")
 
 
 def owned_name() -> str:
-    """Return a new ``pytest-bpf.<pid namespace>.<pid>.<start time>.<n>`` of this process.
+    """Return a new ``pytest-bpf-<pid namespace>-<pid>-<start time>-<n>`` of this process.
 
     The start time, in clock ticks since boot (field 22 of ``/proc/<pid>/stat``), tells the process
-    from a later one with its pid; the inode of the pid namespace tells whose pid it is.
+    from a later one with its pid; the inode of the pid namespace tells whose pid it is. There is no
+    dot in it because the bpf file system takes none (``bpf_lookup``).
     """
     pid = os.getpid()
     start = _start_time(pid)
-    return f"{PREFIX}.{_pid_namespace()}.{pid}.{start}.{next(_numbers)}"
+    return f"{PREFIX}-{_pid_namespace()}-{pid}-{start}-{next(_numbers)}"
 
 
 def is_stale(name: str) -> bool:

@@ -7,6 +7,7 @@ import select
 import shutil
 import signal
 import subprocess
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +44,17 @@ class Children:
 
     def __init__(self) -> None:
         self.used = False
+        self._lock = threading.Lock()
         self._started: list[subprocess.Popen[Any]] = []
 
     def start(self, command: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
         """Start and remember ``command``; see `spawn`."""
-        self._started = [child for child in self._started if child.poll() is None]
-        child = spawn(command, **kwargs)
-        self._started.append(child)
-        self.used = True
-        return child
+        with self._lock:
+            self._started = [child for child in self._started if child.poll() is None]
+            child = spawn(command, **kwargs)
+            self._started.append(child)
+            self.used = True
+            return child
 
     def end(self) -> None:
         """Kill those still running, reap them, close their pipes."""

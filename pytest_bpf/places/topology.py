@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import PlaceError, UnknownNameError, near_matches
 from pytest_bpf.places.layout import End, Layout
 from pytest_bpf.places.namespace import Namespace
+from pytest_bpf.places.wiring import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +33,6 @@ class Topology:
             zip(layout.namespaces, Namespace.several(layout.namespaces), strict=True)
         )
         try:
-            from pytest_bpf.places.wiring import wire  # noqa: PLC0415 - it imports pyroute2
-
             wire(layout, self.namespaces)
         except BaseException:
             self.close()

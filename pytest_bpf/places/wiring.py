@@ -1,8 +1,9 @@
 """From a layout to interfaces that work, in as few system calls and as quietly as can be.
 
-Interfaces come up with IFF_NOARP and without IFF_MULTICAST, so that the kernel joins none of the
-IPv6 groups that it would report (``addrconf_join_solict``), and get their real flags once their
-addresses are in use.
+The kernel joins, and reports, a multicast group for each IPv6 address and for each router, unless
+the interface has IFF_NOARP and lacks IFF_MULTICAST (``addrconf_join_solict``,
+``dev_forward_change``). So that is what interfaces are like while they get their addresses, and
+they come up with their real flags when the kernel is done with the addresses.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ class Wiring:
         """Return the ports of a namespace that are ends of cables."""
         return [port for port in self.own(namespace) if port.end in self.layout.ends]
 
+    def ipv6_addresses(self, namespace: str) -> list[bytes]:
+        """Return the IPv6 addresses of a namespace."""
+        addresses = (address for port in self.own(namespace) for address in port.addresses)
+        return [address.ip.packed for address in addresses if address.version == 6]
+
     def make(self, namespace: str, namespaces: Mapping[str, Namespace]) -> Iterator[Request]:
         """Make the bridges of a namespace, and the cables that start in it."""
         layout = self.layout
@@ -82,25 +88,32 @@ class Wiring:
                 ends = here.identity, there.identity
                 yield rt.new_veth(*ends, descriptor, layout.mtu, layout.queues)
 
-    def start(self, namespace: str) -> Iterator[Request]:
-        """Bring the interfaces up with their addresses."""
-        on, off = rt.IFF_UP, 0
-        if self.layout.quiet:
-            on, off = rt.IFF_UP | rt.IFF_NOARP, rt.IFF_MULTICAST
+    def address(self, namespace: str) -> Iterator[Request]:
+        """Give the interfaces, which are down, their addresses."""
         for port in self.own(namespace):
-            bridge = port.end.bridge
-            master = self.ports[namespace, bridge].index if bridge else 0
-            if self.layout.quiet and self.ipv6:
-                yield rt.no_link_local(port.index)
-            yield rt.set_flags(port.index, on=on, off=off, master=master)
+            if self.layout.quiet:
+                if self.ipv6:
+                    yield rt.no_link_local(port.index)
+                yield rt.set_flags(port.index, on=rt.IFF_NOARP, off=rt.IFF_MULTICAST)
             for address in port.addresses:
                 yield rt.new_address(port.index, address)
 
+    def start(self, namespace: str) -> Iterator[Request]:
+        """Give the interfaces their real flags, and only then bring them up.
+
+        The kernel looks at addresses again when IFF_NOARP changes on an interface that is up.
+        """
+        for port in self.own(namespace):
+            bridge = port.end.bridge
+            master = self.ports[namespace, bridge].index if bridge else 0
+            if self.layout.quiet:
+                yield rt.set_flags(port.index, on=rt.IFF_MULTICAST, off=rt.IFF_NOARP)
+            yield rt.set_flags(port.index, on=rt.IFF_UP, master=master)
+
     def finish(self, namespace: str) -> Iterator[Request]:
-        """Set the routes and, if it is to be quiet, the real flags and who is where."""
+        """Set the routes and, if it is to be quiet, who is where."""
         if self.layout.quiet:
             for port in self.own(namespace):
-                yield rt.set_flags(port.index, on=rt.IFF_MULTICAST, off=rt.IFF_NOARP)
                 yield from self._neighbours(port)
             for ends in self.layout.cables:
                 for end, other in (ends, ends[::-1]):
@@ -138,22 +151,19 @@ def wire(layout: Layout, namespaces: Mapping[str, Namespace]) -> None:
             for name, route in routes.items():
                 route.send(list(wiring.make(name, namespaces)))
             for name, route in routes.items():
-                route.send(list(wiring.start(name)))
+                route.send(list(wiring.address(name)))
             for name in layout.forwarding:
                 namespaces[name].run(_forward, name)
             for name, route in routes.items():
-                _wait(route, wiring.cabled(name))
+                route.wait(addresses=wiring.ipv6_addresses(name))
+                route.send(list(wiring.start(name)))
+            for name, route in routes.items():
+                cabled = [port.index for port in wiring.cabled(name)]
+                route.send([rt.get_link(index) for index in cabled])
+                route.wait(up=cabled)
                 route.send(list(wiring.finish(name)))
         except RefusedError as error:
             raise _explained(error) from error
-
-
-def _wait(route: RouteSocket, ports: list[Port]) -> None:
-    route.send([rt.get_link(port.index) for port in ports])
-    addresses = [
-        address.ip.packed for port in ports for address in port.addresses if address.version == 6
-    ]
-    route.wait([port.index for port in ports], addresses)
 
 
 def _ports(layout: Layout, *, ipv6: bool) -> dict[tuple[str, str], Port]:
