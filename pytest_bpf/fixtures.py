@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pytest_bpf.evidence import Drops
+    from pytest_bpf.evidence import Drops, ReasonCounter
     from pytest_bpf.loader import Choices, Loader
     from pytest_bpf.objects import Object
     from pytest_bpf.places import Cgroup, Namespace, Topology
@@ -29,23 +29,27 @@ COSTS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 @pytest.fixture(scope="session")
-def _bpf_session() -> None:
-    """Whatever uses BPF begins here: what killed runs left is removed."""
+def _bpf_session() -> set[str]:
+    """Whatever uses BPF begins here: what killed runs left is removed.
+
+    Gives what the session itself holds open, so that no test is blamed for it.
+    """
     from pytest_bpf.places.owned import sweep
 
     sweep()
+    return set()
 
 
 @pytest.fixture
-def _bpf_leaks(request: pytest.FixtureRequest, _bpf_session: None) -> Iterator[None]:
+def _bpf_leaks(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterator[None]:
     """Compare what the process holds open before and after a test, and say what was leaked."""
     from pytest_bpf.kernel.held import held
 
     before = held()
     yield
-    if held() - before:
+    if held() - before - _bpf_session:
         gc.collect()
-    leaked = sorted(held() - before)
+    leaked = sorted(held() - before - _bpf_session)
     if leaked:
         message = f"{request.node.nodeid} left open: {', '.join(leaked)}; close what it opened"
         if settings(request.config).strict:
@@ -63,7 +67,7 @@ def bpf(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Loader]:
 
 
 @pytest.fixture(scope="module")
-def bpf_module(request: pytest.FixtureRequest, _bpf_session: None) -> Iterator[Loader]:
+def bpf_module(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterator[Loader]:
     """The same for a whole module: what it loads stays until the module's last test."""
     yield from _loader(request)
 
@@ -166,10 +170,22 @@ def bpf_syscalls(request: pytest.FixtureRequest) -> Syscalls:
     return Syscalls({name: work for some in answers if some for name, work in some.items()})
 
 
+@pytest.fixture(scope="session")
+def _bpf_drop_reasons(_bpf_session: set[str]) -> Iterator[ReasonCounter]:
+    """The program that counts drops by reason: attached once, counting while a test asks."""
+    from pytest_bpf.evidence import ReasonCounter
+    from pytest_bpf.kernel.held import held
+
+    before = held()
+    with ReasonCounter() as counter:
+        _bpf_session |= held() - before
+        yield counter
+
+
 @pytest.fixture
-def bpf_drops(bpf_places: Places) -> Iterator[Drops]:
+def bpf_drops(bpf_places: Places, _bpf_drop_reasons: ReasonCounter) -> Iterator[Drops]:
     """What was dropped, and why, in this test's namespaces from here on."""
     from pytest_bpf.evidence import Drops
 
-    with Drops(bpf_places.namespaces) as drops:
+    with Drops(bpf_places.namespaces, _bpf_drop_reasons) as drops:
         yield drops

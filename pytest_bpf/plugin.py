@@ -10,6 +10,7 @@ from pytest_bpf import hookspecs, options
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.fixtures import (
     COSTS,
+    _bpf_drop_reasons,
     _bpf_leaks,
     _bpf_session,
     bpf,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_bpf.requirements import Requirements
 
 __all__ = [
+    "_bpf_drop_reasons",
     "_bpf_leaks",
     "_bpf_session",
     "bpf",

@@ -83,7 +83,7 @@ class RouteSocket:
     def _answers(self, count: int) -> Iterator[tuple[int, int, str]]:
         number = -1
         while number < count - 1:
-            for kind, flags, number_in_batch, body in _messages(self._socket.recv(1 << 18)):
+            for kind, flags, number_in_batch, body in messages(self._socket.recv(1 << 18)):
                 if kind == NLMSG_ERROR:
                     number = number_in_batch
                     code = -struct.unpack_from("=i", body)[0]
@@ -109,17 +109,17 @@ class RouteSocket:
                     f"after {PATIENCE:g} s {len(need_up - self._up)} interfaces were not up and "
                     f"{len(need_addresses - self._usable)} IPv6 addresses not usable"
                 ) from None
-            for kind, _, _, body in _messages(received):
+            for kind, _, _, body in messages(received):
                 self._note(kind, body)
 
     def _note(self, kind: int, body: bytes) -> None:
         """Remember what a message says about an interface or an address."""
         if kind == RTM_NEWLINK:
             (index,) = struct.unpack_from("=4xi", body)
-            is_up = _attributes(body, 16).get(IFLA_OPERSTATE) == bytes([IF_OPER_UP])
+            is_up = _attribute(body, 16, IFLA_OPERSTATE) == bytes([IF_OPER_UP])
             (self._up.add if is_up else self._up.discard)(index)
         elif kind == RTM_NEWROUTE and body[RTM_TYPE] == RTN_LOCAL:
-            self._usable.add(_attributes(body, 12).get(RTA_DST, b""))
+            self._usable.add(_attribute(body, 12, RTA_DST))
 
 
 def _batch(requests: Sequence[Request]) -> bytearray:
@@ -135,7 +135,7 @@ def _batch(requests: Sequence[Request]) -> bytearray:
     return batch
 
 
-def _messages(received: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def messages(received: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Split what was received into (type, flags, sequence number, body)."""
     offset = 0
     while offset + HEADER.size <= len(received):
@@ -144,20 +144,27 @@ def _messages(received: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
+def attributes(body: bytes, offset: int) -> dict[int, bytes]:
     """Return the attributes (``struct nlattr``) that start at ``offset``, by type."""
-    found = {}
+    return dict(_each_attribute(body, offset))
+
+
+def _attribute(body: bytes, offset: int, wanted: int) -> bytes:
+    """Return the first attribute of one type, or nothing, without looking at those after it."""
+    return next((value for kind, value in _each_attribute(body, offset) if kind == wanted), b"")
+
+
+def _each_attribute(body: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     while offset + 4 <= len(body):
         length, kind = struct.unpack_from("=HH", body, offset)
-        found[kind & 0x3FFF] = body[offset + 4 : offset + length]
+        yield kind & 0x3FFF, body[offset + 4 : offset + length]
         offset += max(4, (length + 3) & ~3)
-    return found
 
 
 def _reason(code: int, flags: int, body: bytes) -> str:
     """Return the kernel's own sentence about an error (``NLMSGERR_ATTR_MSG``), or errno's."""
     if flags & NLM_F_ACK_TLVS and flags & NLM_F_CAPPED:
-        told = _attributes(body, 4 + HEADER.size).get(NLMSGERR_ATTR_MSG, b"")
+        told = _attribute(body, 4 + HEADER.size, NLMSGERR_ATTR_MSG)
         if told:
             return told.rstrip(b"\0").decode(errors="replace")
     return os.strerror(code)
