@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,11 +117,12 @@ class Loader:
 
     def close(self) -> None:
         """Close every object that was loaded, the last one first."""
-        while self.objects:
-            obj = self.objects.pop()
-            if not obj.closed:
-                self._closing(obj)
-            obj.close()
+        with ExitStack() as last_first:
+            for obj in self.objects:
+                last_first.callback(obj.close)
+                if not obj.closed:
+                    last_first.callback(self._closing, obj)
+            self.objects = []
 
     def __enter__(self) -> Loader:  # noqa: PYI034 (Self is 3.11)
         return self

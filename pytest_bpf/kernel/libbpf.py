@@ -70,6 +70,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_link__fd": (c_int, c_void_p),
     "bpf_link__destroy": (c_int, c_void_p),
     "bpf_tc_hook_create": (c_int, c_void_p),
+    "bpf_tc_hook_destroy": (c_int, c_void_p),
     "bpf_tc_attach": (c_int, c_void_p, c_void_p),
     "bpf_tc_detach": (c_int, c_void_p, c_void_p),
     "bpf_xdp_attach": (c_int, c_int, c_int, c_uint32, c_void_p),

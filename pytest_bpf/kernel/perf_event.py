@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
 from ctypes import c_uint32, c_uint64
+from pathlib import Path
 
 SOFTWARE = 1
 """``PERF_TYPE_SOFTWARE``."""
@@ -17,6 +19,9 @@ CPU_CLOCK, BPF_OUTPUT = 0, 10
 SAMPLE_RAW = 1 << 10
 FREQUENCY = 1 << 10
 """The bit ``freq`` of the flags of ``struct perf_event_attr``."""
+
+FORMAT_LOST = 1 << 4
+"""``PERF_FORMAT_LOST``: reading an event gives its value and what it lost."""
 
 CLOSE_ON_EXEC = 1 << 3
 ENABLE = 0x2400
@@ -55,14 +60,24 @@ def open_event(attributes: Attributes, *, pid: int = -1, cpu: int = -1) -> int:
     return int(fd)
 
 
-def open_bpf_output(cpu: int) -> int:
-    """Return an enabled event that takes what BPF programs put out on one CPU."""
+def open_bpf_output(cpu: int) -> tuple[int, bool]:
+    """Return an enabled event that takes what BPF programs put out on one CPU.
+
+    The other value says whether reading it gives how many found no room (6.0 and later).
+    """
     attributes = Attributes(
         type=SOFTWARE, config=BPF_OUTPUT, sample_period=1, sample_type=SAMPLE_RAW, wakeup_events=1
     )
-    fd = open_event(attributes, cpu=cpu)
+    attributes.read_format = FORMAT_LOST
+    try:
+        fd = open_event(attributes, cpu=cpu)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        attributes.read_format = 0
+        fd = open_event(attributes, cpu=cpu)
     fcntl.ioctl(fd, ENABLE, 0)
-    return fd
+    return fd, bool(attributes.read_format)
 
 
 def open_cpu_clock(frequency: int, *, pid: int = -1, cpu: int = -1) -> int:
@@ -71,3 +86,12 @@ def open_cpu_clock(frequency: int, *, pid: int = -1, cpu: int = -1) -> int:
         type=SOFTWARE, config=CPU_CLOCK, sample_period=frequency, flags=FREQUENCY
     )
     return open_event(attributes, pid=pid, cpu=cpu)
+
+
+def online_cpus() -> list[int]:
+    """Return the numbers of the CPUs that are online."""
+    found: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").split(","):
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found

@@ -1,7 +1,8 @@
 """Perf buffers, one a CPU, read straight from their shared memory.
 
 The protocol is that of ``uapi/linux/perf_event.h``: a page with ``data_head`` and ``data_tail``,
-then the data. What found no room the kernel counts itself, in records of type LOST.
+then the data. What found no room the kernel counts itself: for each buffer since 6.0; before, in
+records of type LOST, which come with the next record that finds room.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import os
 import select
 import struct
 import sys
+from contextlib import suppress
 
 from pytest_bpf.kernel import elements
-from pytest_bpf.kernel.perf_event import open_bpf_output
+from pytest_bpf.kernel.perf_event import online_cpus, open_bpf_output
 from pytest_bpf.kernel.ring import fence
 
 SAMPLE, LOST = 9, 2
@@ -32,9 +34,8 @@ class PerfRings:
         self._map = fd
         self._rings: list[_PerfRing] = []
         self._ready = select.poll()
-        self.lost = 0
         try:
-            for cpu in sorted(os.sched_getaffinity(0) | _online()):
+            for cpu in online_cpus():
                 ring = _PerfRing(cpu, pages)
                 self._rings.append(ring)
                 key = cpu.to_bytes(4, sys.byteorder)
@@ -46,16 +47,16 @@ class PerfRings:
 
     def drain(self) -> list[bytes]:
         """Take every record, CPU by CPU, each CPU's in order."""
-        records = []
-        for ring in self._rings:
-            taken, lost = ring.drain()
-            records.extend(taken)
-            self.lost += lost
-        return records
+        return [record for ring in self._rings for record in ring.drain()]
+
+    @property
+    def lost(self) -> int:
+        """How many records found no room since it was opened."""
+        return sum(ring.lost for ring in self._rings)
 
     @property
     def pending(self) -> int:
-        """How many bytes wait to be taken, headers included."""
+        """How many records wait to be taken."""
         return sum(ring.pending for ring in self._rings)
 
     def wait(self, seconds: float) -> None:
@@ -63,16 +64,20 @@ class PerfRings:
         self._ready.poll(seconds * 1000)
 
     def close(self) -> None:
-        """Close the buffers; the map itself stays."""
+        """Close the buffers, which the map holds too; the map itself stays."""
         for ring in self._rings:
+            with suppress(OSError):
+                elements.delete(self._map, ring.cpu.to_bytes(4, sys.byteorder))
             ring.close()
         self._rings.clear()
 
 
 class _PerfRing:
     def __init__(self, cpu: int, pages: int) -> None:
+        self.cpu = cpu
         self.size = pages * mmap.PAGESIZE
-        self.fd = open_bpf_output(cpu)
+        self.fd, self._counts = open_bpf_output(cpu)
+        self._told = 0
         try:
             self._pages = mmap.mmap(self.fd, mmap.PAGESIZE + self.size, flags=mmap.MAP_SHARED)
         except BaseException:
@@ -83,12 +88,22 @@ class _PerfRing:
 
     @property
     def pending(self) -> int:
-        return int(self._head.value - self._tail.value)
+        at, end, count = self._tail.value, self._head.value, 0
+        fence()
+        while at < end:
+            kind, _, size = struct.unpack("=IHH", self._bytes(at, 8))
+            count += kind == SAMPLE
+            at += size
+        return count
 
-    def drain(self) -> tuple[list[bytes], int]:
+    @property
+    def lost(self) -> int:
+        return int(struct.unpack("=QQ", os.read(self.fd, 16))[1]) if self._counts else self._told
+
+    def drain(self) -> list[bytes]:
         at, end = self._tail.value, self._head.value
         fence()
-        records, lost = [], 0
+        records = []
         while at < end:
             kind, _, size = struct.unpack("=IHH", self._bytes(at, 8))
             body = self._bytes(at + 8, size - 8)
@@ -96,11 +111,11 @@ class _PerfRing:
                 (length,) = struct.unpack_from("=I", body)
                 records.append(body[4 : 4 + length])
             elif kind == LOST:
-                lost += struct.unpack_from("=QQ", body)[1]
+                self._told += struct.unpack_from("=QQ", body)[1]
             at += size
         fence()
         self._tail.value = at
-        return records, lost
+        return records
 
     def _bytes(self, at: int, size: int) -> bytes:
         """Return ``size`` bytes at a position; what reaches past the end goes on at the start."""
@@ -112,13 +127,3 @@ class _PerfRing:
         del self._head, self._tail
         self._pages.close()
         os.close(self.fd)
-
-
-def _online() -> set[int]:
-    """Return the numbers of the CPUs that are online."""
-    found: set[int] = set()
-    with open("/sys/devices/system/cpu/online", encoding="ascii") as text:  # noqa: PTH123
-        for part in text.read().strip().split(","):
-            first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
-    return found

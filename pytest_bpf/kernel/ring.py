@@ -21,15 +21,23 @@ _header = struct.Struct("=I").unpack_from
 
 
 class Ring:
-    """The reading end of one ring buffer of ``size`` bytes; there must be only one at a time."""
+    """The reading end of one ring buffer of ``size`` bytes; there must be only one at a time.
 
-    def __init__(self, fd: int, size: int) -> None:
+    ``record`` is the length of the longest record expected, in bytes; a longer one that comes
+    corrects it.
+    """
+
+    def __init__(self, fd: int, size: int, record: int = 0) -> None:
         page = mmap.PAGESIZE
         shared = {"flags": mmap.MAP_SHARED}
         self.size = size
-        self._fd = fd
+        self._longest = record
         self._consumer_page = mmap.mmap(fd, page, prot=mmap.PROT_READ | mmap.PROT_WRITE, **shared)
-        self._pages = mmap.mmap(fd, page + 2 * size, prot=mmap.PROT_READ, offset=page, **shared)
+        try:
+            self._pages = mmap.mmap(fd, page + 2 * size, prot=mmap.PROT_READ, offset=page, **shared)
+        except BaseException:
+            self._consumer_page.close()
+            raise
         self._consumer = ctypes.c_uint64.from_buffer(self._consumer_page)
         self._view = memoryview(self._pages)
         self._positions = self._view[:8].cast("Q")
@@ -44,7 +52,7 @@ class Ring:
         at = start = self._consumer.value
         end = self._positions[0]
         fence()
-        records, longest = [], 0
+        records = []
         while at < end:
             offset = at % self.size
             (word,) = _header(self._data, offset)
@@ -53,24 +61,33 @@ class Ring:
             length = word & ~DISCARD
             if not word & DISCARD:
                 records.append(bytes(self._data[offset + HEADER : offset + HEADER + length]))
-            longest = max(longest, length)
-            at += (length + HEADER + 7) // 8 * 8
-        self.full = self.full or end - start + longest + HEADER > self.size
+            self._longest = max(self._longest, length)
+            at += _room(length)
         fence()
         self._consumer.value = at
+        fence()
+        # What came meanwhile found its room before the position moved: it counts as well.
+        self.full = self.full or self._positions[0] - start + _room(self._longest) >= self.size
         return records
 
     @property
     def pending(self) -> int:
-        """How many bytes wait to be taken, headers included."""
-        return int(self._positions[0] - self._consumer.value)
+        """How many records wait to be taken, with those that are still being written."""
+        at, end, count = self._consumer.value, self._positions[0], 0
+        fence()
+        while at < end:
+            (word,) = _header(self._data, at % self.size)
+            count += not word & DISCARD
+            at += _room(word & ~(BUSY | DISCARD))
+        return count
 
     @property
     def lost(self) -> int | None:
         """How many records found no room: 0 when it is certain that none did, else None.
 
         The kernel keeps no count. Between two takings the producer only advances, so as long as
-        what was found each time left room for one more record, no reservation can have failed.
+        what was found each time left room for one more of the longest records, no reservation of
+        such a length can have failed.
         """
         return None if self.full else 0
 
@@ -86,6 +103,11 @@ class Ring:
         self._view.release()
         self._pages.close()
         self._consumer_page.close()
+
+
+def _room(length: int) -> int:
+    """Return the bytes that a record of ``length`` takes: its header too, rounded up to 8."""
+    return (length + HEADER + 7) // 8 * 8
 
 
 _lock = threading.Lock()

@@ -19,9 +19,13 @@ _MACHINES = {3: "x86", 40: "ARM", 62: "x86_64", 183: "aarch64", 243: "RISC-V"}
 
 @dataclass(frozen=True)
 class SourceLine:
-    """A source line that instructions were made of: where it stands, and its text."""
+    """A source line that instructions were made of: where it stands, and its text.
+
+    ``start`` is the first of these instructions, counted from the section's start.
+    """
 
     section: str
+    start: int
     file: str
     line: int
     text: str
@@ -104,10 +108,11 @@ def _records(ext: bytes, btf: bytes, at: int, size: int, strings_at: int) -> Ite
         at += 8
         section = _string(btf, strings_at + name)
         for _ in range(count):
-            _, file, text, line = struct.unpack_from("=IIII", ext, at)
+            offset, file, text, line = struct.unpack_from("=IIII", ext, at)
             at += record_size
             yield SourceLine(
                 section,
+                offset // 8,
                 _string(btf, strings_at + file),
                 line >> 10,
                 _string(btf, strings_at + text).strip(),

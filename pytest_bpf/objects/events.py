@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,6 +65,7 @@ class Events:
         self._buffer: Buffer | None = buffer
         self._type = of
         self._decode = codec(of).decode if of else lambda raw, _: RawEvent(raw)
+        self._using = threading.Lock()
         self.consumed = 0
 
     def read(
@@ -82,9 +84,11 @@ class Events:
         deadline = time.monotonic() + timeout
         events: list[Any] = []
         while True:
-            new = [self._typed(raw) for raw in self._open.drain()]
+            with self._using:
+                drained, lost = self._open.drain(), self._open.lost
+            self.consumed += len(drained)
+            new = [self._typed(raw) for raw in drained]
             events += new
-            self.consumed += len(new)
             enough = len(events) >= count if count is not None else until is None
             if enough or (until is not None and any(map(until, new))):
                 break
@@ -92,27 +96,36 @@ class Events:
             if left <= 0:
                 break
             self._open.wait(min(left, LONGEST_WAIT))
-        return EventList(events, self._name, self._open.lost)
+        return EventList(events, self._name, lost)
 
     @property
     def lost(self) -> int:
         """How many events found no room since the reader was opened.
 
-        The kernel counts them for a perf buffer. For a ring buffer it is 0 when there was room at
-        all times, and a `MapError` when there was not: only the program can count those.
+        The kernel counts them for a perf buffer. For a ring buffer it is 0 when there was room
+        for one more event at all times, and a `MapError` when there was not: only the program can
+        count those.
         """
-        return _known(self._name, self._open.lost)
+        with self._using:
+            return _known(self._name, self._open.lost)
 
     @property
     def pending(self) -> int:
-        """How many bytes wait to be read, headers included."""
-        return self._open.pending
+        """How many events wait to be read, with those that a program is still writing."""
+        with self._using:
+            return self._open.pending
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._buffer is None
 
     def close(self) -> None:
-        """Stop reading; the map and what it holds stay."""
-        if self._buffer is not None:
-            self._buffer.close()
-        self._buffer = None
+        """Stop reading; the map and what it holds stay. A `read` that waits ends in `MapError`."""
+        with self._using:
+            if self._buffer is not None:
+                self._buffer.close()
+            self._buffer = None
 
     def __enter__(self) -> Events:  # noqa: PYI034 (Self is 3.11)
         return self

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+NAMED_BY_PATH = frozenset({"inode_storage", "cgrp_storage", "cgroup_array"})
+
+
 @contextmanager
 def descriptor(kind: str, value: Any, what: str) -> Iterator[int]:
     """Yield the file descriptor that stands for ``value``, closed after when it was opened here.
@@ -36,7 +39,7 @@ def descriptor(kind: str, value: Any, what: str) -> Iterator[int]:
 def _open(kind: str, value: Any) -> int | None:
     if kind == "task_storage" and not hasattr(value, "fileno"):
         return os.pidfd_open(getattr(value, "pid", value))
-    if isinstance(value, (str, Path)):
+    if kind in NAMED_BY_PATH and isinstance(value, (str, Path)):
         return os.open(value, os.O_PATH if kind == "inode_storage" else os.O_RDONLY)
     return None
 

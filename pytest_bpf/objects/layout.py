@@ -57,6 +57,14 @@ class Layout:
         return self.kind in PER_CPU
 
     @cached_property
+    def _address(self) -> bool:
+        """Whether the keys are prefixes of IP addresses, as far as their size tells."""
+        data = self.key.size - 4
+        if isinstance(self.key, Struct):
+            data = sum(member.type.size for member in list(self.key.flat_members())[1:])
+        return self.kind == "lpm_trie" and self.key.size == 4 + data and data in {4, 16}
+
+    @cached_property
     def step(self) -> int:
         """Bytes from one CPU's value to the next: per-CPU values are rounded up to 8."""
         return (self.value.size + 7) // 8 * 8 if self.per_cpu else self.value.size
@@ -94,7 +102,7 @@ class Layout:
 
     def decode_key(self, raw: bytes) -> Any:
         """Return a key; one of an LPM trie as an IP network where it has the size of one."""
-        if self.kind == "lpm_trie" and len(raw) in {8, 20}:
+        if self._address:
             return ipaddress.ip_network((raw[4:], *struct.unpack_from("=I", raw)), strict=False)
         return codec(self.key).decode(raw, 0)
 

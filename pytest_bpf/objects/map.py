@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel import elements, libbpf
-from pytest_bpf.kernel.btf import Btf, Type
+from pytest_bpf.kernel.btf import Btf, Struct, Type
 from pytest_bpf.kernel.info import MapInfo, read_info
 from pytest_bpf.kernel.perf_rings import PerfRings
 from pytest_bpf.kernel.ring import Ring
 from pytest_bpf.objects.events import Events, event_type
-from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
+from pytest_bpf.objects.layout import INDEXED, KEYLESS, MAPS_OF_MAPS, layout
 from pytest_bpf.objects.percpu import PerCPU, add
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from pytest_bpf.objects.events import Buffer
 
 QUEUES = frozenset({"queue", "stack"})
 EVENT_MAPS = frozenset({"ringbuf", "perf_event_array"})
@@ -46,14 +48,14 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         *,
         key: Type | None = None,
         value: Type | None = None,
-        event: Type | None = None,
         btf: Btf | None = None,
     ) -> None:
         info = read_info(fd, MapInfo)
         self._fd = fd
-        self._event = event
+        self._declared = value
         self._btf = btf
-        self._readers: list[Events] = []
+        self._reader: Events | None = None
+        self._reader_type: Type | None = None
         self.name = name or info.name.decode()
         self.layout = layout(self.name, info, key, value)
         self.type = self.layout.kind
@@ -86,6 +88,11 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         return self._fd
 
     @property
+    def info(self) -> MapInfo:
+        """Everything the kernel tells, now: ``struct bpf_map_info``."""
+        return read_info(self.fd, MapInfo)
+
+    @property
     def per_cpu(self) -> bool:
         """Whether each key has one value per possible CPU."""
         return self.layout.per_cpu
@@ -93,6 +100,10 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
     # -- the mapping -------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
+        self._keyed()
+        return self._look_up(key)
+
+    def _look_up(self, key: Any) -> Any:
         with self.layout.key_bytes(key) as raw:
             try:
                 value = elements.lookup(self.fd, raw, self.layout.stride)
@@ -104,7 +115,14 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self.put(key, value)
 
     def put(self, key: Any, value: Any, flag: str = "any") -> None:
-        """Set one element; ``flag`` is "any", "noexist" (only new keys) or "exist" (only old)."""
+        """Set one element; ``flag`` is "any", "noexist" (only new keys) or "exist" (only old).
+
+        A per-CPU map takes one value for all CPUs, or a list of one for each possible CPU.
+        """
+        self._keyed()
+        self._update(key, value, flag)
+
+    def _update(self, key: Any, value: Any, flag: str = "any") -> None:
         if flag not in _FLAGS:
             raise MapError(f"flag {flag!r} is none of {', '.join(_FLAGS)}")
         with self.layout.key_bytes(key) as raw, self.layout.value_bytes(value) as content:
@@ -114,6 +132,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
                 raise self._failed(error, "update", key) from None
 
     def __delitem__(self, key: Any) -> None:
+        self._keyed()
         with self.layout.key_bytes(key) as raw:
             try:
                 elements.delete(self.fd, raw or b"")
@@ -127,6 +146,9 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         return sum(1 for _ in self.raw_items())
 
     def __contains__(self, key: object) -> bool:
+        if self.type == "bloom_filter":
+            with self.layout.value_bytes(key) as raw:
+                return elements.member(self.fd, raw)
         try:
             self[key]
         except KeyError:
@@ -179,12 +201,12 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
     def push(self, value: Any) -> None:
         """Add to a queue, a stack or a bloom filter; `MapError` when it is full."""
         self._require(KEYLESS, "pushed to")
-        self.put(None, value)
+        self._update(None, value)
 
     def peek(self) -> Any:
         """Return the next value of a queue or stack and leave it there; `KeyError` when empty."""
         self._require(QUEUES, "peeked at")
-        return self[None]
+        return self._look_up(None)
 
     def pop(self, *key: Any) -> Any:
         """Take the next value of a queue or stack; of other kinds, ``pop(key[, default])``."""
@@ -196,19 +218,24 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
             raise self._failed(error, "pop") from None
 
     def events(self, type: str | None = None) -> Events:  # noqa: A002 (a C type, as in BTF)
-        """Return a reader of this ring or perf buffer; it ends with the object, or by ``close``.
+        """Return the reader of this ring or perf buffer; it ends with the object, or by ``close``.
 
+        There is one at a time: asked for again it is the same, and one for another type closes it.
         ``type`` is the C type of an event (``"struct event"``) where the object does not say it:
         by ``__type(value, struct event)`` in the map, or by a global
         ``const struct event *unused __attribute__((unused))``. Raises `MapError` for other kinds
         of map, `UnknownNameError` for a type that the object does not have.
         """
         self._require(EVENT_MAPS, "read as events")
-        of = event_type(self._btf, type) if type or not self._event else self._event
-        ring = Ring(self.fd, self.max_entries) if self.type == "ringbuf" else PerfRings(self.fd)
-        reader = Events(self.name, ring, of)
-        self._readers.append(reader)
-        return reader
+        declared = self._declared if self.type == "ringbuf" else None
+        declared = self._declared if isinstance(self._declared, Struct) else declared
+        of = declared if declared and declared.size and not type else event_type(self._btf, type)
+        if self._reader is not None and not self._reader.closed:
+            if self._reader_type == of:
+                return self._reader
+            self._reader.close()
+        self._reader, self._reader_type = Events(self.name, self._buffer(of), of), of
+        return self._reader
 
     def snapshot(self) -> np.ndarray[Any, Any]:
         """Return the whole map in one go as a structured array with ``key`` and ``value``.
@@ -251,20 +278,33 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     def close(self) -> None:
         """End the readers of events and forget the descriptor; whoever opened it closes it."""
-        for reader in self._readers:
-            reader.close()
-        self._readers.clear()
+        if self._reader is not None:
+            self._reader.close()
         self._fd = -1
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _buffer(self, of: Type | None) -> Buffer:
+        try:
+            if self.type == "ringbuf":
+                return Ring(self.fd, self.max_entries, of.size if of else 0)
+            return PerfRings(self.fd)
+        except OSError as error:
+            raise self._failed(error, "opening the reader") from None
+
     def _content(self) -> tuple[bytes, bytes, int]:
-        if self.type in KEYLESS or self.type == "ringbuf":
-            raise MapError(f"map {self.name!r} is a {self.type}: it has no keys to be listed")
+        self._keyed()
+        if self.type in EVENT_MAPS:
+            raise MapError(f"map {self.name!r} is a {self.type}: read it by events()")
         try:
             return elements.snapshot(self.fd, self.key_size, self.layout.stride, self.max_entries)
         except OSError as error:
             raise self._failed(error, "reading") from None
+
+    def _keyed(self) -> None:
+        if self.type in KEYLESS:
+            ways = "push and 'in'" if self.type == "bloom_filter" else "push, peek and pop"
+            raise MapError(f"map {self.name!r} is a {self.type}: it has no keys, but {ways}")
 
     def _value(self, raw: bytes) -> Any:
         value = self.layout.decode_value(raw)
@@ -290,10 +330,10 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
 def _explained(code: int, of: Map) -> str | None:
     """Return what an error code means for a map, where it can be said better than by its name."""
-    if code == errno.E2BIG and of.type == "array":
+    if code == errno.E2BIG and of.type in INDEXED:
         return f"the index is past the end, max_entries is {of.max_entries}"
-    if code == errno.E2BIG:
-        return f"the map is full: max_entries is {of.max_entries} (E2BIG)"
+    if code in {errno.E2BIG, errno.ENOSPC}:
+        return f"the map is full: max_entries is {of.max_entries} ({errno.errorcode[code]})"
     if code == errno.EEXIST:
         return "the key exists already and the flag is 'noexist' (EEXIST)"
     if code == errno.EPERM:

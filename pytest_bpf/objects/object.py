@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Object:
         self.maps: Mapping[str, Map] = Named(
             "map", where, {name: made for name, made in maps.items() if name not in hidden}
         )
+        self._everything: list[Program | Map] = [*loaded.values(), *maps.values()]
         self.globals = Globals(where, variables, stored)
         self.links: Mapping[str, Link] = Named("link", where, self._links)
 
@@ -71,7 +73,7 @@ class Object:
         setup = Setup(
             globals=dict(globals or {}),
             max_entries=dict(max_entries or {}),
-            programs=None if programs is None else frozenset(programs),
+            programs=_names(programs),
             maps=dict(maps or {}),
             attach_to=dict(attach_to or {}),
         )
@@ -89,8 +91,11 @@ class Object:
     def attach(self) -> None:
         """Attach every program whose section says where, and every struct_ops map.
 
-        Raises `AttachError` when there is nothing of that kind, or one of them cannot be attached.
+        Raises `AttachError` when there is nothing of that kind, or one of them cannot be attached;
+        the others stay attached.
         """
+        if self.closed:
+            raise AttachError(f"{self.path.name} is closed: there is nothing left to attach")
         ready = [program for program in self.programs.values() if program.auto_attachable]
         tables = [name for name, made in self.maps.items() if made.type == "struct_ops"]
         if not ready and not tables:
@@ -106,16 +111,13 @@ class Object:
 
     def close(self) -> None:
         """Detach and unload everything; a second time does nothing."""
-        if self.closed:
-            return
-        for link in reversed(list(self._links.values())):
-            link.detach()
-        self.globals.close()
-        for made in self.maps.values():
-            made.close()
-        for program in self.programs.values():
-            program.close()
-        self._opened.close()
+        with ExitStack() as last_first:
+            last_first.callback(self._opened.close)
+            for made in self._everything:
+                last_first.callback(made.close)
+            last_first.callback(self.globals.close)
+            for link in self._links.values():
+                last_first.callback(link.detach)
 
     @property
     def closed(self) -> bool:
@@ -133,14 +135,9 @@ class Object:
 
     def _map(self, name: str, pointer: int) -> Map:
         opened = self._opened
-        return Map(
-            libbpf.call("bpf_map__fd", pointer),
-            name,
-            key=opened.map_type(pointer, "key"),
-            value=opened.map_type(pointer, "value"),
-            event=opened.event_types.get(name),
-            btf=opened.btf,
-        )
+        key, value = opened.types[name]
+        fd = libbpf.call("bpf_map__fd", pointer)
+        return Map(fd, name, key=key, value=value, btf=opened.btf)
 
     def _program(self, name: str, pointer: int) -> Program:
         opened = self._opened
@@ -168,3 +165,9 @@ class Object:
         fd = libbpf.function("bpf_link__fd")(pointer)
         destroy = libbpf.function("bpf_link__destroy")
         self._keep(Link(name, "struct_ops", lambda: destroy(pointer), fd=fd))
+
+
+def _names(programs: Iterable[str] | None) -> frozenset[str] | None:
+    if programs is None:
+        return None
+    return frozenset({programs} if isinstance(programs, str) else programs)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import re
+from collections import Counter
 from collections.abc import Mapping  # noqa: TC003 (a dataclass field)
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError, LoadError, UnavailableError
-from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel import enums, features, libbpf
 from pytest_bpf.kernel.btf import Btf
-from pytest_bpf.objects import elf, verifier
+from pytest_bpf.objects import elf, refusals, verifier
 from pytest_bpf.objects.globals import set_initial
+from pytest_bpf.objects.lacking import lacking
+from pytest_bpf.objects.layout import kind_name
 from pytest_bpf.objects.names import unknown
 from pytest_bpf.objects.program import program_type
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_bpf.kernel.btf import Type
+    from pytest_bpf.objects.elf import SourceLine
+    from pytest_bpf.objects.map import Map
 
 LOG_SIZE = 1 << 16
 """Bytes for a program's statistics."""
@@ -29,8 +33,8 @@ LOG_SIZE = 1 << 16
 FULL_LOG_SIZE = (1 << 24) - 1
 """Bytes for a whole log: the most that kernels before 6.4 take."""
 
-RINGBUF = 27
-"""``BPF_MAP_TYPE_RINGBUF``."""
+EVENT_MAPS = {27: 0, 4: 4}
+"""``BPF_MAP_TYPE_RINGBUF``, ``_PERF_EVENT_ARRAY``: the size of keys and values they must have."""
 
 SCHED_CLS = 3
 """``BPF_PROG_TYPE_SCHED_CLS``."""
@@ -51,9 +55,15 @@ class Setup:
     log_level: int = libbpf.LOG_STATS
     log_size: int = LOG_SIZE
 
-    def with_whole_log(self, level: int) -> Setup:
-        """Return the same with the verifier's log instead of its statistics alone."""
-        return replace(self, log_level=level | libbpf.LOG_STATS, log_size=FULL_LOG_SIZE)
+    def with_whole_log(self, program: str, level: int) -> Setup:
+        """Return the same for one program, with its log instead of its statistics alone."""
+        return replace(
+            self,
+            programs=frozenset({program}),
+            attach_to={n: to for n, to in self.attach_to.items() if n == program},
+            log_level=level | libbpf.LOG_STATS,
+            log_size=FULL_LOG_SIZE,
+        )
 
 
 class Opened:
@@ -68,8 +78,12 @@ class Opened:
             found = libbpf.function("bpf_object__btf")(self.pointer)
             self.btf = Btf(found) if found else None
             self.programs = {_name("program", p): p for p in each("program", self.pointer)}
+            self.starts = self._starts()
             self.maps = {_name("map", m): m for m in each("map", self.pointer)}
-            self.event_types: dict[str, Type] = {}
+            # libbpf forgets the types of maps whose kind the kernel takes no BTF for
+            self.types = {
+                n: (self._type(m, "key"), self._type(m, "value")) for n, m in self.maps.items()
+            }
             self._logs: dict[str, ctypes.Array[ctypes.c_char]] = {}
             self._set_up()
         except BaseException:
@@ -86,11 +100,11 @@ class Opened:
 
     def log(self, program: str) -> str:
         """Return what the verifier has said of a program."""
-        return self._logs[program].value.decode(errors="replace")
+        return self._logs[program].value.decode(errors="replace") if program in self._logs else ""
 
     def whole_log(self, program: str, level: int) -> str:
-        """Load the same once more for the whole log of one program, and let it go."""
-        again = Opened(self.path, self.content, self.setup.with_whole_log(level))
+        """Load one program once more for its whole log, and let it go."""
+        again = Opened(self.path, self.content, self.setup.with_whole_log(program, level))
         try:
             with libbpf.messages():
                 libbpf.function("bpf_object__load")(again.pointer)
@@ -108,16 +122,16 @@ class Opened:
         fd = libbpf.function("bpf_map__fd")
         return {name: pointer for name, pointer in self.maps.items() if fd(pointer) >= 0}
 
-    def map_type(self, pointer: int, which: str) -> Type | None:
-        """Return a map's declared type of "key" or "value", None when there is none."""
-        type_id = libbpf.call(f"bpf_map__btf_{which}_type_id", pointer)
-        return self.btf.type(type_id) if self.btf and type_id else None
-
     def close(self) -> None:
         """Let libbpf free it, with the programs and maps that it made; only once."""
         pointer, self.pointer = self.pointer, 0
         if pointer:
             libbpf.function("bpf_object__close")(pointer)
+
+    def _type(self, pointer: int, which: str) -> Type | None:
+        """Return a map's declared type of "key" or "value", None when there is none."""
+        type_id = libbpf.call(f"bpf_map__btf_{which}_type_id", pointer)
+        return self.btf.type(type_id) if self.btf and type_id else None
 
     # -- setting up --------------------------------------------------------------------------
 
@@ -147,29 +161,46 @@ class Opened:
             libbpf.call("bpf_program__set_type", pointer, SCHED_CLS)
         if name in setup.attach_to:
             target, function = setup.attach_to[name]
-            libbpf.call("bpf_program__set_attach_target", pointer, target.fd, function.encode())
+            try:
+                arguments = (pointer, target.fd, function.encode())
+                libbpf.call("bpf_program__set_attach_target", *arguments)
+            except OSError as error:
+                raise LoadError(
+                    f"{self.path.name}: program {name!r} ({self._section(name)}) cannot attach to "
+                    f"function {function!r} of program {target.name!r}: "
+                    f"{libbpf.reason(error.errno or 0)}; it must be a global function there",
+                    error.errno or 0,
+                ) from None
+        if not libbpf.call("bpf_program__autoload", pointer):
+            return
+        if program_type(pointer) == "unspec":
+            raise LoadError(
+                f"{self.path.name}: program {name!r}: libbpf {libbpf.version()} knows no section "
+                f"{self._section(name)!r}; see SEC() in its documentation for those that it knows"
+            )
+        if name not in setup.attach_to and program_type(pointer) == "ext":
+            raise LoadError(
+                f"{self.path.name}: program {name!r} ({self._section(name)}) replaces a function "
+                f"of a loaded program: pass attach_to={{{name!r}: (program, 'function')}}"
+            )
         log = self._logs[name] = ctypes.create_string_buffer(setup.log_size)
         libbpf.call("bpf_program__set_log_level", pointer, setup.log_level)
         libbpf.call("bpf_program__set_log_buf", pointer, log, len(log))
 
     def _set_up_map(self, name: str, pointer: int) -> None:
         setup, where = self.setup, f"{self.path.name}: map {name!r}"
+        libbpf.call("bpf_map__set_pin_path", pointer, None)  # what a test makes is its own
         if name in setup.max_entries:
             wanted = setup.max_entries[name]
             if not 0 < wanted < 2**32:
                 raise LoadError(f"{where}: max_entries={wanted}; it takes 1 to {2**32 - 1}")
             libbpf.call("bpf_map__set_max_entries", pointer, wanted)
+        size = EVENT_MAPS.get(libbpf.call("bpf_map__type", pointer))
+        if size is not None:
+            for which in ("key", "value"):  # what is declared is the type of the events
+                libbpf.call(f"bpf_map__set_{which}_size", pointer, size)
         if name in setup.maps:
-            try:
-                libbpf.call("bpf_map__reuse_fd", pointer, setup.maps[name].fd)
-            except OSError as error:
-                raise LoadError(f"{where}: cannot be shared: {error.strerror}") from None
-        if libbpf.call("bpf_map__type", pointer) == RINGBUF:
-            declared = self.map_type(pointer, "value")
-            if declared is not None and declared.size:
-                self.event_types[name] = declared
-            for which in ("key", "value"):  # a ring buffer has neither; the type is for readers
-                libbpf.call(f"bpf_map__set_{which}_size", pointer, 0)
+            _share(where, pointer, setup.maps[name])
 
     # -- refusals ----------------------------------------------------------------------------
 
@@ -180,29 +211,61 @@ class Opened:
                 "loading BPF programs needs CAP_BPF or CAP_SYS_ADMIN, which this process does not "
                 "have; run pytest as root (sudo -E)"
             )
-        rejected = next((found for line in said if (found := _REJECTED.search(line))), None)
-        if rejected is None:
-            failures = [line for line in said if "failed" in line or "error" in line]
-            why = (failures or said or [libbpf.reason(code)])[0]
+        uncreated = refusals.refused_map(said)
+        if uncreated is not None:
+            return self._uncreated(*uncreated, code)
+        name = refusals.refused_program(said)
+        if name is None:
+            why = refusals.why(said, libbpf.reason(code))
             return LoadError(f"{self.path}: cannot be loaded: {why}", code)
-        name = rejected["name"]
         section_ = self._section(name)
         log = self.whole_log(name, 1)
         if not verifier.reason(log):
+            missing = lacking(section_, program_type(self.programs[name]))
+            if missing:
+                return UnavailableError(
+                    f"{self.path}: program {name!r} ({section_}) cannot be loaded here: {missing}"
+                )
             return LoadError(
                 f"{self.path}: the kernel refuses program {name!r} ({section_}) before verifying "
-                f"it: {libbpf.reason(code)}; this kernel may lack that kind of program",
+                f"it: {libbpf.reason(code)}; it may lack that kind of program, or the target",
                 code,
             )
-        lines = list(elf.source_lines(self.content))
-        return verifier.rejection(self.path, name, section_, code=code, log=log, known=lines)
+        return verifier.rejection(
+            self.path, name, self.starts[name], code=code, log=log, known=self._source_lines()
+        )
+
+    def _uncreated(self, name: str, why: str, code: int) -> BpfError:
+        pointer = self.maps[name]
+        kind = kind_name(libbpf.call("bpf_map__type", pointer))
+        numbers = ", ".join(
+            f"{what} {libbpf.call(f'bpf_map__{what}', pointer)}"
+            for what in ("max_entries", "key_size", "value_size")
+        )
+        if kind in enums.MAP_TYPES and not features.map_type(kind):
+            return UnavailableError(
+                f"{self.path}: map {name!r} cannot be created: this kernel has no {kind} maps"
+            )
+        return LoadError(
+            f"{self.path}: map {name!r} ({kind}, {numbers}) cannot be created: {why}", code
+        )
+
+    def _source_lines(self) -> list[SourceLine]:
+        return list(elf.source_lines(self.content))
+
+    def _starts(self) -> dict[str, tuple[str, int]]:
+        """Return where each program starts: its section, and the instruction in it."""
+        starts: dict[str, tuple[str, int]] = {}
+        counted: Counter[str] = Counter()
+        for name, pointer in self.programs.items():
+            in_section = self._section(name)
+            starts[name] = (in_section, counted[in_section])
+            counted[in_section] += libbpf.call("bpf_program__insn_cnt", pointer)
+        return starts
 
     def _section(self, program: str) -> str:
         raw: bytes = libbpf.call("bpf_program__section_name", self.programs[program])
-        return raw.decode()
-
-
-_REJECTED = re.compile(r"prog '(?P<name>.+?)': BPF program load failed")
+        return raw.decode(errors="replace")
 
 
 class _OpenOptions(ctypes.Structure):
@@ -220,6 +283,22 @@ def _open(path: Path, content: bytes) -> int:
         except OSError as error:
             why = said[-1] if said else libbpf.reason(error.errno or 0)
             raise LoadError(f"{path}: libbpf cannot open it: {why}", error.errno or 0) from None
+
+
+def _share(where: str, pointer: int, other: Map) -> None:
+    """Put a map that exists in the place of one that is declared alike."""
+    ours, theirs = libbpf.call("bpf_map__type", pointer), other.info
+    different = [] if ours == theirs.type else [f"a {other.type}, not a {kind_name(ours)}"]
+    for size in ("key_size", "value_size") if ours not in EVENT_MAPS else ():
+        declared, there = libbpf.call(f"bpf_map__{size}", pointer), getattr(theirs, size)
+        if declared != there:
+            different.append(f"of {size} {there}, not {declared}")
+    if different:
+        raise LoadError(f"{where}: {other.name!r} cannot take its place: it is {different[0]}")
+    try:
+        libbpf.call("bpf_map__reuse_fd", pointer, other.fd)
+    except OSError as error:
+        raise LoadError(f"{where}: cannot be shared: {error.strerror}") from None
 
 
 def each(what: str, pointer: int) -> Iterator[int]:
@@ -243,4 +322,4 @@ def section(map_name: str) -> str:
 
 def _name(what: str, pointer: int) -> str:
     name: bytes = libbpf.call(f"bpf_{what}__name", pointer)
-    return name.decode()
+    return name.decode(errors="replace")

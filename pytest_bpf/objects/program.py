@@ -37,14 +37,16 @@ class Program:
         attached: Callable[[Link], None] | None = None,
     ) -> None:
         self.pointer = pointer
-        self.name: str = libbpf.call("bpf_program__name", pointer).decode()
-        self.section: str = libbpf.call("bpf_program__section_name", pointer).decode()
+        self.name: str = libbpf.call("bpf_program__name", pointer).decode(errors="replace")
+        section: bytes = libbpf.call("bpf_program__section_name", pointer)
+        self.section = section.decode(errors="replace")
         self.type = program_type(pointer)
         self.expected_attach_type: int = libbpf.call("bpf_program__expected_attach_type", pointer)
         self.context_type = context_type
         self.verifier: VerifierStats = stats(load_log)
         self._whole_log = whole_log
         self._attached = attached
+        self._autoattach = bool(libbpf.call("bpf_program__autoattach", pointer))
         self._fd: int = libbpf.call("bpf_program__fd", pointer)
 
     @property
@@ -99,10 +101,11 @@ class Program:
         """How often it was skipped because it was running already on that CPU."""
         return int(self.info.recursion_misses)
 
-    def verifier_log(self, level: int = 1) -> str:
+    def verifier_log(self, level: int = 2) -> str:
         """Return the verifier's log; the program is loaded once more for it, and let go.
 
-        Level 1 shows the path that was taken last, level 2 every state.
+        Level 2 shows every state, at most the last 16 MB of it; level 1 the path that led to a
+        refusal alone, so nothing but figures for a program that was accepted.
         """
         if self._whole_log is None:
             raise LoadError(f"program {self.name!r} was not loaded from an object of this process")
@@ -141,7 +144,8 @@ class Program:
         iterator                              none, or a map to iterate over; then `Link.read`
         ====================================  ===================================================
 
-        Raises `AttachError` with the kernel's reason.
+        Raises `AttachError` with the kernel's reason, and `UnavailableError` when this kernel
+        attaches no program of that kind.
         """
         options = Options(
             direction=direction,
@@ -155,11 +159,10 @@ class Program:
             frequency=frequency,
         )
         self.fd  # noqa: B018 (a closed program is said before a target is)
-        links = attach(self, target, options)
-        for link in links:
-            if self._attached is not None:
-                self._attached(link)
-        return links[0]
+        link = attach(self, target, options)
+        if self._attached is not None:
+            self._attached(link)
+        return link
 
     def test_run(
         self,
@@ -202,10 +205,7 @@ class Program:
     @property
     def auto_attachable(self) -> bool:
         """Whether its section says where to attach it, so that `Object.attach` does."""
-        if self.type in NEEDS_TARGET or self.type in {"perf_event", "syscall", "unspec"}:
-            return False
-        named = "/" in self.section
-        return named and bool(libbpf.call("bpf_program__autoattach", self.pointer))
+        return "/" in self.section and self._autoattach and self.type not in NEEDS_TARGET
 
     def close(self) -> None:
         """Forget the descriptor; its object closes it."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import struct
-from collections.abc import Sequence
 from ctypes import c_int, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import RunError, ValueTypeError
 from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.elements import NOT_SUPPORTED
 from pytest_bpf.kernel.values import codec
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def run_program(
     batch_size: int = 0,
 ) -> Run:
     """Run ``program``; see `Program.test_run`."""
+    if not 0 < repeat < 2**31 or not 0 <= (cpu or 0) < 2**31:
+        raise RunError(f"program {program.name!r} cannot be test-run with {repeat=}, {cpu=}")
     packet = program.type in PACKET_TYPES
     options = _RunOptions(repeat=repeat if packet else 0, batch_size=batch_size)
     options.sz = ctypes.sizeof(options)
@@ -100,15 +103,13 @@ def run_program(
         for _ in range(1 if packet else repeat):  # the kernel repeats packet programs alone
             libbpf.call("bpf_prog_test_run_opts", program.fd, ctypes.byref(options))
     except OSError as error:
-        raise _refused(program, len(data), error) from None
-    after = (
-        returned.raw if options.ctx_out else given.raw
-    )  # a syscall program's is changed in place
+        raise _refused(program, len(data), cpu, error) from None
+    after = returned if options.ctx_out else given  # a syscall program's is changed in place
     return Run(
         options.retval,
         options.duration,
         out.raw[: options.data_size_out] if options.data_out else b"",
-        _typed(program.context_type, after),
+        _typed(program.context_type, after.raw),
     )
 
 
@@ -118,16 +119,18 @@ def _context(program: Program, context: Any) -> bytes:
         return b""
     if isinstance(context, (bytes, bytearray)):
         return bytes(context)
+    of, what = program.context_type, f"context of {program.name!r}"
     if program.type in {"raw_tracepoint", "raw_tracepoint_writable"}:
-        return struct.pack(f"={len(context)}Q", *(word % 2**64 for word in context))
-    of = program.context_type
+        words = context if isinstance(context, (tuple, list)) else ()
+        if not words or not all(isinstance(word, int) for word in words):
+            raise ValueTypeError(
+                f"{what}: a raw tracepoint takes a sequence of its arguments as integers, "
+                f"not {context!r}"
+            )
+        return struct.pack(f"={len(words)}Q", *(word % 2**64 for word in words))
     if of is None or not of.size:
-        if isinstance(context, Sequence) and not isinstance(context, str):
-            return struct.pack(f"={len(context)}Q", *(word % 2**64 for word in context))
-        raise ValueTypeError(
-            f"program {program.name!r}: its BTF does not say what its context is; pass bytes"
-        )
-    return codec(of).encode(context, f"context of {program.name!r}")
+        raise ValueTypeError(f"{what}: its BTF does not say what it is, pass bytes")
+    return codec(of).encode(context, what)
 
 
 def _typed(of: Type | None, raw: bytes) -> Any:
@@ -136,14 +139,16 @@ def _typed(of: Type | None, raw: bytes) -> Any:
     return codec(of).decode(raw, 0) if of is not None and of.size == len(raw) else raw
 
 
-def _refused(program: Program, size: int, error: OSError) -> RunError:
+def _refused(program: Program, size: int, cpu: int | None, error: OSError) -> RunError:
     code = error.errno or 0
     hint = ""
-    if code in {524, 95}:
+    if code == errno.ENXIO and cpu is not None:
+        hint = f"; CPU {cpu} is not online"
+    elif code in {NOT_SUPPORTED, errno.ENOTSUP}:
         hint = f"; the kernel has no test run for {program.type} programs, attach it instead"
-    elif code == 22 and program.type in PACKET_TYPES and size < 14:
+    elif code == errno.EINVAL and program.type in PACKET_TYPES and size < 14:
         hint = f"; a {program.type} program needs data of at least an Ethernet header, 14 bytes"
-    elif code == 22:
+    elif code == errno.EINVAL:
         hint = "; the data, the context or a flag does not fit this program type"
     return RunError(
         f"program {program.name!r} ({program.type}) cannot be test-run with {size} bytes of data: "

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 
 def as_array(layout: Layout, keys: bytes, values: bytes, count: int) -> np.ndarray[Any, Any]:
-    """Return ``count`` elements as an array with the fields ``key`` and ``value``."""
+    """Return ``count`` elements as an array with the fields ``key`` and ``value``.
+
+    They are copied as bytes, padding included, and given their types after.
+    """
     key, value = dtype(layout.key), dtype(layout.value)
-    shape = (count, possible_cpus()) if layout.per_cpu else (count,)
-    padded = np.dtype({"names": ["v"], "formats": [value], "itemsize": layout.step})
-    made = np.empty(count, dtype=[("key", key), ("value", value, shape[1:])])
-    made["key"] = np.frombuffer(keys, key, count)
-    made["value"] = np.frombuffer(values, padded).reshape(shape)["v"] if count else made["value"]
-    return made
+    cpus = (possible_cpus(),) if layout.per_cpu else ()
+    padded = np.dtype({"names": ["v"], "formats": [f"V{value.itemsize}"], "itemsize": layout.step})
+    made = np.empty(count, [("key", f"V{key.itemsize}"), ("value", f"V{value.itemsize}", cpus)])
+    if count:
+        made["key"] = np.frombuffer(keys, f"V{key.itemsize}")
+        made["value"] = np.frombuffer(values, padded).reshape(count, *cpus)["v"]
+    return made.view([("key", key), ("value", value, cpus)])

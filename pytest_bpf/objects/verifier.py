@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import VerifierError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from pytest_bpf.objects.elf import SourceLine
+
+END = 1 << 16
+"""How many of the log's last characters say what went wrong."""
 
 SHOWN_LINES = 8
 """How many of the log's last lines an error shows."""
@@ -46,7 +49,12 @@ _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>\S+):(?P<line>\d+))?$")
 _TRAILER = re.compile(
     r"^(processed \d+ insns|verification time|stack depth|peak_states|-- END|max_states_per_insn)"
 )
-_STATE = re.compile(r"^(\d+: |from \d+ to |mark_precise: |last_idx |regs=|parent |; )")
+_STATE = re.compile(
+    r"^(\d+: |from \d+ to |mark_precise: |last_idx |regs=|parent |; |Validating |caller:|callee:"
+    r"|frame\d+: |arg#\d+ reference type)"
+)
+_STATES_SHOWN = re.compile(r"^(cur|old) state: ")
+_INSTRUCTION = re.compile(r"^(\d+): \(|\binsn (\d+)", re.MULTILINE)
 
 
 def stats(log: str) -> VerifierStats:
@@ -59,9 +67,10 @@ def stats(log: str) -> VerifierStats:
 
 def reason(log: str) -> str:
     """Return the verifier's own words: what it says after the last state it shows."""
-    said = _without_statistics(log)
+    said = _without_statistics(log[-END:])
     first = next((i for i, line in enumerate(reversed(said)) if _STATE.match(line)), len(said))
-    return "; ".join(said[len(said) - first :] or said[-1:])
+    words = said[len(said) - first :] or said[-1:]
+    return "; ".join(line for line in words if not _STATES_SHOWN.match(line))
 
 
 def _without_statistics(log: str) -> list[str]:
@@ -69,22 +78,43 @@ def _without_statistics(log: str) -> list[str]:
     return [line for line in lines if not _TRAILER.match(line)]
 
 
-def location(log: str, section: str, known: Iterable[SourceLine]) -> tuple[str, str]:
+def location(log: str, start: tuple[str, int], known: Sequence[SourceLine]) -> tuple[str, str]:
     """Return ``("file.c:12", "the source line")`` of the last line that the verifier looked at.
 
-    Kernels since 6.10 print file and line themselves; for older ones the text is looked up in the
-    object's line information, first in the program's own section.
+    ``start`` is the program's section and its first instruction there, ``known`` the object's line
+    information. Kernels since 6.10 print file and line themselves; for older ones the text is
+    looked up, first in the program's own section. A log without any is left with the number of an
+    instruction, which is looked up too.
     """
-    quoted = [found for line in log.splitlines() if (found := _SOURCE.match(line))]
+    end = log[-END:]
+    quoted = [
+        found for line in end.splitlines() if (found := _SOURCE.match(line)) and found["text"]
+    ]
     if not quoted:
+        return _by_instruction(end, start, known)
+    last = quoted[-1]
+    text = last["text"].strip()
+    same = [k for k in known if k.text == text]
+    printed = [k for k in same if last["line"] and k.line == int(last["line"])]
+    best = sorted(printed or same, key=lambda k: k.section != start[0])
+    if best:
+        return f"{_from_here(best[0].file)}:{best[0].line}", text
+    return (f"{last['file']}:{last['line']}" if last["file"] else ""), text
+
+
+def _by_instruction(
+    log: str, start: tuple[str, int], known: Sequence[SourceLine]
+) -> tuple[str, str]:
+    numbers = _INSTRUCTION.findall(log)
+    if not numbers:
         return "", ""
-    text = quoted[-1]["text"].strip()
-    same = sorted((k for k in known if k.text == text), key=lambda k: k.section != section)
-    if same:
-        return f"{_from_here(same[0].file)}:{same[0].line}", text
-    if quoted[-1]["file"]:
-        return f"{quoted[-1]['file']}:{quoted[-1]['line']}", text
-    return "", text
+    section, first = start
+    at = first + int(numbers[-1][0] or numbers[-1][1])
+    before = [k for k in known if k.section == section and k.line and first <= k.start <= at]
+    if not before:
+        return "", ""
+    line = max(before, key=lambda k: k.start)
+    return f"{_from_here(line.file)}:{line.line}", line.text
 
 
 def _from_here(file: str) -> str:
@@ -93,14 +123,20 @@ def _from_here(file: str) -> str:
 
 
 def rejection(
-    path: Path, program: str, section: str, *, code: int, log: str, known: Iterable[SourceLine]
+    path: Path,
+    program: str,
+    start: tuple[str, int],
+    *,
+    code: int,
+    log: str,
+    known: Sequence[SourceLine],
 ) -> VerifierError:
     """Return the error for a rejected program: source line first, then the end of the log."""
-    place, text = location(log, section, known)
+    place, text = location(log, start, known)
     why = reason(log)
-    lines = _without_statistics(log)
-    tail = lines[-SHOWN_LINES:]
-    left_out = f" (the last {len(tail)} of {len(lines)} lines; all of them: error.log)"
+    lines = _without_statistics(log[-END:])
+    tail, count = lines[-SHOWN_LINES:], log.count("\n")
+    left_out = f" (the last {len(tail)} of {count} lines; all of them: error.log)"
     message = [f"{place or path}: the verifier rejected program {program!r}: {why}"]
     if text:
         message.append(f"    {text}")

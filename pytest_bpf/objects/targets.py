@@ -1,0 +1,86 @@
+"""What a program is attached to: interfaces, cgroups, namespaces, by object, number or name."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.errors import AttachError
+from pytest_bpf.kernel import libbpf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_bpf.objects.program import Program
+
+
+def here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in the calling thread."""
+    return function(*arguments)
+
+
+def told(name: str, *arguments: object) -> Any:
+    """Call libbpf's ``name``; an `OSError` brings along what libbpf said last, as ``said``."""
+    with libbpf.messages() as lines:
+        try:
+            return libbpf.call(name, *arguments)
+        except OSError as error:
+            error.said = lines[-1] if lines else ""  # type: ignore[attr-defined]
+            raise
+
+
+def named(target: Any) -> str:
+    """Return what to call a target in a message."""
+    return str(getattr(target, "name", None) or getattr(target, "path", None) or target)
+
+
+def interface(program: Program, target: Any) -> tuple[int, Callable[..., Any]]:
+    """Return an interface's index, and how to run a function in its network namespace."""
+    if hasattr(target, "ifindex"):
+        return target.ifindex, target.namespace.run
+    if isinstance(target, int):
+        return target, here
+    if isinstance(target, str):
+        try:
+            return socket.if_nametoindex(target), here
+        except OSError:
+            raise AttachError(
+                f"program {program.name!r}: there is no interface {target!r} in this network "
+                "namespace; pass a namespace's .iface"
+            ) from None
+    raise AttachError(
+        f"program {program.name!r} ({program.type}) attaches to an interface, "
+        f"not to {named(target)}: program.attach(namespace.iface)"
+    )
+
+
+class opened:  # noqa: N801 (used as a context manager)
+    """A descriptor of a cgroup or namespace, given as an object, a number or a path."""
+
+    def __init__(self, program: Program, target: Any, what: str) -> None:
+        self._mine = -1
+        if isinstance(target, (str, Path)):
+            try:
+                self._mine = self._fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise AttachError(
+                    f"program {program.name!r}: {target} is not {what}: {error.strerror}"
+                ) from None
+        elif isinstance(target, int):
+            self._fd = target
+        elif hasattr(target, "fileno"):
+            self._fd = target.fileno()
+        else:
+            raise AttachError(
+                f"program {program.name!r} ({program.type}) attaches to {what}, "
+                f"not to {named(target)}"
+            )
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine >= 0:
+            os.close(self._mine)
