@@ -1,18 +1,18 @@
-# From a fresh clone: make demo. Everything is made below .venv, build and dist.
+# From a fresh clone: make demo. All that is made here lies in .venv, build and dist.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel bench clean ready
 .NOTPARALLEL:
+.PHONY: help demo test lint wheel bench clean ready
 
 python  := .venv/bin/python
 as_root := .ci/as-root
 
-demo: ready  ## run the reference suites on this kernel and show what each program costs
+demo: ready  ## run the reference suites on this kernel, with what each program costs
 	$(as_root) $(python) -m pytest --pyargs bpf_examples --bpf-costs
 
-test: ready lint wheel  ## lint, try the built wheel, and run every test on this kernel
-	$(as_root) $(python) -m pytest --junitxml=build/native.xml
-	$(as_root) $(python) .ci/counts.py build/native.xml
+test: ready lint wheel  ## check the source and the wheel, then run every test on this kernel
+	$(as_root) $(python) -m pytest --numprocesses=2 --junitxml=build/native.xml
+	@$(as_root) $(python) .ci/counts.py build/native.xml
 
 lint: ready  ## check style and types
 	$(python) -m ruff check
@@ -22,15 +22,15 @@ lint: ready  ## check style and types
 wheel: ready  ## build the sdist and the wheel, and try the wheel in an environment of its own
 	.ci/wheel
 
-bench: ready  ## measure against the commands and libraries that do the same
+bench: ready  ## measure side by side with the commands and libraries that do the same
 	$(as_root) $(python) -m benchmarks
 
 clean:  ## remove all that was made here
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## show this list
-	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 12
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 13
 
 ready:
 	@.ci/setup

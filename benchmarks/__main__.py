@@ -1,0 +1,43 @@
+"""``python -m benchmarks``, as root: run them all and print Markdown.
+
+With ``--save FILE``, what follows the line `MARK` in the file is replaced by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks import load_cached, startup, whole_test
+from benchmarks.report import machine
+from pytest_bpf.kernel.privilege import privilege
+
+LEGEND = "Medians, with quartiles and the least; ratios and differences with a 95 % interval."
+MARK = "<!-- the last run -->\n"
+ALL = {"whole_test": whole_test, "load_cached": load_cached, "startup": startup}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}")
+    parser.add_argument("--rounds", type=int, help="how often each way is measured")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="a file that has the mark")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(ALL)
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(ALL)}")
+    if missing := privilege():
+        parser.exit(1, f"{missing}\n")
+    parts = [f"Measured on {machine()}.\n{LEGEND}\n"]
+    print(parts[0])
+    for name in options.names or ALL:
+        module = ALL[name]
+        parts.append(module.measure(options.rounds or module.ROUNDS).markdown())
+        print(parts[-1], flush=True)
+    if options.save:
+        kept = options.save.read_text(encoding="utf-8").partition(MARK)[0]
+        options.save.write_text(kept + MARK + "\n" + "\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reference suites to copy: ``pytest --pyargs bpf_examples`` runs them on this kernel."""

@@ -1,0 +1,1 @@
+"""Dividing by a constant without dividing."""

@@ -1,0 +1,90 @@
+"""Division by a constant: which replacements are exact, and where the others go wrong.
+
+A program is a function here: numbers go in by a global array, it runs once by ``test_run``, and
+the results come out by another. No hook, no traffic, thousands of numbers a call.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_bpf import Loader, Object
+
+pytestmark = pytest.mark.bpf_requires(program_type="syscall")
+
+BATCH = 4096
+OVERFLOW = 2**64 // 1049 + 1
+"""The first number whose product with 1049 does not fit 64 bits: about 1.76e16."""
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_exact_replacement_equals_division(bpf: Loader, bits: int) -> None:
+    before, after = bpf.load("before.bpf.c"), bpf.load("after.bpf.c", programs=[f"divide_u{bits}"])
+    for numbers in batches(bits):
+        expected = [divmod(n, 1000) for n in numbers]
+        for obj in (before, after):
+            quotients = run(obj, f"divide_u{bits}", numbers)
+            results = zip(quotients, obj.globals["remainders"], strict=True)
+            assert list(results) == expected
+
+
+@pytest.mark.bpf_requires(helper="bpf_loop")
+def test_exact_replacement_is_right_for_every_u32(bpf: Loader) -> None:
+    after = bpf.load("after.bpf.c")
+    after.programs["prove_u32"].test_run()
+    assert after.globals["mistakes"] == 0
+
+
+def test_approximation_first_goes_wrong_at_2999(bpf: Loader) -> None:
+    approximate = bpf.load("approximate.bpf.c")
+    quotients = run(approximate, "multiply_by_1049", range(BATCH))
+    wrong = [n for n in range(BATCH) if quotients[n] != n // 1000]
+    assert wrong[0] == 2999
+    assert quotients[2999] == 3
+
+
+def test_approximation_drifts_and_overflows(bpf: Loader) -> None:
+    approximate = bpf.load("approximate.bpf.c")
+    numbers = batch([10**9, OVERFLOW - 1, OVERFLOW])
+    billion, largest, overflown, *_ = run(approximate, "multiply_by_1049", numbers)
+    assert billion / (10**9 // 1000) == pytest.approx(1.0004, abs=1e-5)
+    assert largest > 10**13
+    assert overflown == 0  # 17 trillion, it should be
+
+
+def test_shift_by_10_is_two_percent_off(bpf: Loader) -> None:
+    approximate = bpf.load("approximate.bpf.c")
+    million, *_ = run(approximate, "shift_by_10", batch([10**6]))
+    assert million == 10**6 // 1024 == 976  # 1000, it should be
+
+
+def run(obj: Object, program: str, numbers: Sequence[int]) -> Sequence[int]:
+    """Return the quotients of `BATCH` numbers."""
+    obj.globals["numbers"] = numbers
+    obj.programs[program].test_run()
+    quotients: Sequence[int] = obj.globals["quotients"]
+    return quotients
+
+
+def batch(numbers: Sequence[int]) -> list[int]:
+    """Return the numbers, filled up with zeros to a batch."""
+    return [*numbers, *[0] * (BATCH - len(numbers))]
+
+
+def batches(bits: int, count: int = 4) -> list[list[int]]:
+    """Return edges (of bytes, bits and thousands), then numbers of all lengths by chance."""
+    random = Random(bits)  # noqa: S311 - the same in every run, and no secrets
+    top = 2**bits
+    corners = [0, top, *(2**i for i in range(bits)), *(10**i for i in range(3, bits * 3 // 10))]
+    corners += [1000 * random.randrange(top // 1000) for _ in range(500)]
+    edges = {corner + step for corner in corners for step in (-1, 0, 1)}
+    numbers = sorted(n for n in edges if 0 <= n < top)
+    while len(numbers) < count * BATCH:
+        numbers.append(random.getrandbits(random.randint(1, bits)))
+    return [numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)]

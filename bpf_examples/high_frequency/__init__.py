@@ -1,0 +1,1 @@
+"""Following what happens very often: aggregate, and sample."""

@@ -1,0 +1,1 @@
+"""Remembering connections in a fixed room."""

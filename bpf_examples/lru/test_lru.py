@@ -1,0 +1,122 @@
+"""Connections in a map of fixed size: a hash refuses the newest, an LRU hash drops the oldest.
+
+The connections are real ones between two namespaces. A socket knows the cookie that the programs
+use as its key, so a test can say exactly which connections are remembered.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_bpf import Loader, Namespace, Object, Topology
+
+pytestmark = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
+
+BOTH = pytest.mark.parametrize("source", ["before.bpf.c", "after.bpf.c"])
+
+
+@BOTH
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_both_remember_all_while_there_is_room(
+    bpf: Loader, bpf_netns_pair: Topology, source: str, ipv6: bool
+) -> None:
+    left, right = bpf_netns_pair
+    obj = attach(bpf, source, left, capacity=10_000)
+    assert len(obj.maps["connections"]) == 0
+    cookies = connect(left, right, 50, ipv6=ipv6)
+    assert set(obj.maps["connections"]) == set(cookies)
+    assert obj.globals["refused"] == 0
+
+
+@BOTH
+def test_connections_of_others_are_not_remembered(
+    bpf: Loader, bpf_netns_pair: Topology, source: str
+) -> None:
+    left, right = bpf_netns_pair
+    obj = attach(bpf, source, left, capacity=10_000)
+    connect(right, right, 5)
+    assert len(obj.maps["connections"]) == 0
+
+
+def test_full_hash_refuses_every_new_connection(bpf: Loader, bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    before = attach(bpf, "before.bpf.c", left, capacity=100)
+    cookies = connect(left, right, 300)
+    assert before.globals["refused"] == 200
+    assert set(before.maps["connections"]) == set(cookies[:100])
+
+
+def test_full_lru_hash_refuses_none(bpf: Loader, bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    after = attach(bpf, "after.bpf.c", left, capacity=100)
+    cookies = connect(left, right, 300)
+    assert after.globals["refused"] == 0
+    assert cookies[-1] in after.maps["connections"]
+    assert set(after.maps["connections"]) <= set(cookies)
+
+
+def test_full_lru_hash_keeps_nearly_its_capacity(bpf: Loader, bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    capacity = 1000
+    after = attach(bpf, "after.bpf.c", left, capacity=capacity)
+    for _ in range(12):
+        assert left.traffic.tcp(to=right, connections=250, count=0).connections == 250
+    # entries are freed 128 at a time, and each CPU keeps as many at hand
+    spare = 128 * ((os.cpu_count() or 1) + 1)
+    assert capacity - spare <= len(after.maps["connections"]) <= capacity
+    assert after.globals["refused"] == 0
+
+
+def test_connection_in_use_is_not_forgotten(bpf: Loader, bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    after = attach(bpf, "after.bpf.c", left, capacity=1000)
+    connections = after.maps["connections"]
+    with right.traffic.echo("tcp") as end, left.socket() as hot, left.socket() as cold:
+        hot.connect((end.address, end.port))
+        cold.connect((end.address, end.port))
+        assert {cookie(hot), cookie(cold)} == set(connections)
+        for _ in range(40):
+            connect(left, right, 50)
+            hot.send(b"x")
+            assert hot.recv(1) == b"x"  # the program looks it up when this arrives
+            connections.get(cookie(cold))  # a look-up from user space is no use of it
+        assert cookie(cold) not in connections
+        assert connections[cookie(hot)].segments >= 40
+
+
+def test_keyed_by_pid_a_process_has_one_connection(bpf: Loader, bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    by_pid = bpf.load("by_pid.bpf.c", globals={"netns": left.inode})
+    by_pid.attach()
+    connect(left, right, 50)
+    assert list(by_pid.maps["connections"]) == [os.getpid()]
+
+
+def attach(bpf: Loader, source: str, namespace: Namespace, *, capacity: int) -> Object:
+    """Have the connections of one namespace remembered."""
+    max_entries = {"connections": capacity}
+    obj = bpf.load(source, globals={"netns": namespace.inode}, max_entries=max_entries)
+    obj.attach()
+    return obj
+
+
+def connect(left: Namespace, right: Namespace, count: int, *, ipv6: bool = False) -> list[int]:
+    """Open and close so many connections, one after another; return their cookies."""
+    cookies = []
+    with right.traffic.sink("tcp", ipv6=ipv6) as end:
+        for _ in range(count):
+            with left.socket(socket.AF_INET6 if ipv6 else socket.AF_INET) as client:
+                client.connect((end.address, end.port))
+                cookies.append(cookie(client))
+    return cookies
+
+
+def cookie(of: socket.socket) -> int:
+    """Return what ``bpf_get_socket_cookie()`` returns for this socket."""
+    so_cookie = 57  # asm-generic/socket.h
+    return int.from_bytes(of.getsockopt(socket.SOL_SOCKET, so_cookie, 8), "little")

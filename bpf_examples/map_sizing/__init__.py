@@ -1,0 +1,1 @@
+"""How large a map should be, and what it takes."""

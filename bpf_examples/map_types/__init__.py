@@ -1,0 +1,1 @@
+"""The same work on five types of map."""

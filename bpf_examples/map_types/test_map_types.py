@@ -1,0 +1,120 @@
+"""Five types of map: the same answers, other edges, and costs far enough apart to assert.
+
+Each run does a thousand look-ups or updates, so the kernel's own clock around one ``test_run`` is
+fine enough. Costs are compared as ratios of medians, of runs that took turns: what disturbs the
+machine disturbs both.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_bpf import MapError
+
+if TYPE_CHECKING:
+    from pytest_bpf import Loader, Object
+
+pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
+
+KEYS = 1024
+ARRAYS = ["array", "percpu_array"]
+HASHES = ["hash", "percpu_hash", "lru_hash"]
+FRAME = bytes(64)
+
+
+@pytest.mark.parametrize("name", ARRAYS + HASHES)
+def test_every_type_answers_alike(bpf: Loader, name: str) -> None:
+    obj = load(bpf, name)
+    content = obj.maps[name]
+    lookup, update = obj.programs[f"{name}_lookup"], obj.programs[f"{name}_update"]
+
+    lookup.test_run(FRAME)
+    assert obj.globals["sum"] == 0  # nothing there yet
+
+    update.test_run(FRAME, context={"mark": 7})
+    assert [content.sum(key) for key in range(KEYS)] == [7 + key for key in range(KEYS)]
+
+    content.update((key, 3 * key) for key in range(KEYS))  # on every CPU
+    lookup.test_run(FRAME)
+    assert obj.globals["sum"] == sum(3 * key for key in range(KEYS))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_has_all_its_keys_always(bpf: Loader, name: str) -> None:
+    array = load(bpf, name).maps[name]
+    assert len(array) == KEYS
+    with pytest.raises(MapError, match="past the end"):
+        array[KEYS] = 1
+    with pytest.raises(MapError, match="array"):
+        del array[0]
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_a_hash_has_the_keys_it_was_given(bpf: Loader, name: str) -> None:
+    content = load(bpf, name).maps[name]
+    assert len(content) == 0
+    content[5] = 1
+    assert list(content) == [5]
+    del content[5]
+    assert 5 not in content
+
+
+@pytest.mark.parametrize("name", ["hash", "percpu_hash"])
+def test_a_full_hash_refuses_new_keys_only(bpf: Loader, name: str) -> None:
+    content = load(bpf, name).maps[name]
+    content.update(dict.fromkeys(range(KEYS), 1))
+    with pytest.raises(MapError, match="full"):
+        content[KEYS] = 1
+    content[0] = 2  # an old key is always welcome
+    assert len(content) == KEYS
+
+
+def test_a_full_lru_hash_takes_new_keys(bpf: Loader) -> None:
+    content = load(bpf, "lru_hash").maps["lru_hash"]
+    content.update(dict.fromkeys(range(3 * KEYS), 1))
+    assert 3 * KEYS - 1 in content
+    assert len(content) <= KEYS
+
+
+def test_array_lookup_costs_a_fraction_of_hash_lookup(bpf: Loader) -> None:
+    cost = costs(bpf, "array_lookup", "percpu_array_lookup", "hash_lookup")
+    assert cost["array_lookup"] <= 0.3 * cost["hash_lookup"]
+    assert cost["percpu_array_lookup"] <= 0.3 * cost["hash_lookup"]
+
+
+def test_lru_update_costs_more_than_hash_update(bpf: Loader) -> None:
+    cost = costs(bpf, "lru_hash_update", "hash_update")
+    assert cost["lru_hash_update"] >= 1.3 * cost["hash_update"]
+
+
+@pytest.mark.bpf_requires(program_type="raw_tracepoint", cpus=2)
+def test_percpu_time_stamps_go_stale_when_a_thread_migrates(bpf: Loader) -> None:
+    obj = bpf.load("migration.bpf.c")
+    begin, end = obj.programs["begin"], obj.programs["end"]
+
+    begin.test_run(context=[42, 1000], cpu=1)
+    begin.test_run(context=[42, 5000], cpu=0)  # and then it moves to CPU 1
+    end.test_run(context=[42, 5300], cpu=1)
+
+    assert obj.globals["shared_elapsed"] == 300
+    assert obj.globals["percpu_elapsed"] == 4300  # since what began there before
+
+
+def load(bpf: Loader, name: str) -> Object:
+    """Load one type of map, with its two programs."""
+    return bpf.load("types.bpf.c", programs=[f"{name}_lookup", f"{name}_update"])
+
+
+def costs(bpf: Loader, *programs: str) -> dict[str, float]:
+    """Return the ns of a thousand operations on full maps: medians of runs that took turns."""
+    obj = bpf.load("types.bpf.c", programs=programs)
+    for content in obj.maps.values():
+        content.update(dict.fromkeys(range(KEYS), 1))
+    runs = [
+        {name: obj.programs[name].test_run(FRAME).duration_ns for name in programs}
+        for _ in range(101)
+    ]
+    return {name: median(run[name] for run in runs) for name in programs}

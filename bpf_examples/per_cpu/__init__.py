@@ -1,0 +1,1 @@
+"""Counting on several CPUs at once."""

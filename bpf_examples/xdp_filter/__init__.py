@@ -1,0 +1,1 @@
+"""Dropping packets before the network stack sees them."""
