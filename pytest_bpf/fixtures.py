@@ -74,7 +74,7 @@ def bpf_module(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterat
 
 def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
     from pytest_bpf.costs import measure, statistics
-    from pytest_bpf.kernel.features import privilege
+    from pytest_bpf.kernel.privilege import privilege
     from pytest_bpf.loader import Loader
 
     missing = privilege()
@@ -89,7 +89,7 @@ def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
     def closing(obj: Object) -> None:
         if shown:
             costs = request.node.stash.setdefault(COSTS, [])
-            costs += [measure(obj.path.name, p).as_dict() for p in obj.programs.values()]
+            costs += [measure(str(obj.path), p).as_dict() for p in obj.programs.values()]
 
     with ExitStack() as stack:
         if shown:

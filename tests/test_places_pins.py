@@ -65,9 +65,9 @@ from pathlib import Path
 from pytest_bpf.places import PinDirectory
 pins = PinDirectory()
 (pins.path / "folder").mkdir()
-print(pins.path.parent, os.listdir(pins.path))
+print(pins.path.parent.parent, os.listdir(pins.path))
 pins.close()
-print(pins.path.name in os.listdir("/sys/fs/bpf"))
+print(pins.path.parent.name in os.listdir("/sys/fs/bpf"))
 """
     command = ["unshare", "-m", "sh", "-c", script, sys.executable, python]
     said = subprocess.check_output(command, text=True).splitlines()

@@ -22,11 +22,13 @@ FORMAT = "1"
 FLAGS = (
     *("-g", "-O2", "-Wall", "-std=gnu17", "-mcpu=v3", "-fno-stack-protector"),
     *("-fno-crash-diagnostics", "-fms-extensions", "-Wno-microsoft-anon-tag"),
+    "-Werror=implicit-function-declaration",
 )
 """What every source is compiled with.
 
 ``-g`` gives BTF; the types of newer kernels need ``-fms-extensions`` (an unnamed member of a named
-structure); ``-fno-crash-diagnostics`` keeps a crashing clang from leaving reports in ``/tmp``.
+structure); a function that nobody declared would be found missing only by the load;
+``-fno-crash-diagnostics`` keeps a crashing clang from leaving reports in ``/tmp``.
 """
 
 ARCHITECTURES = {

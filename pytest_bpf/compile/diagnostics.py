@@ -52,6 +52,8 @@ def failure(output: str, code: int, *, compiler: str, source: str) -> BpfError:
     message = f"{place}: {first['text']}"
     if len(errors) > 1:
         message += f" (and {len(errors) - 1} more error{'s' * (len(errors) > 2)})"
+    if re.match("(redefinition|typedef redefinition)", first["text"]) and "vmlinux.h:" in output:
+        message += "; vmlinux.h has that name already, choose another"
     wanted = missing_header(first.group())
     for package, headers in PACKAGES.items():
         if wanted.startswith(("bpf/", "linux/", "asm/")) and wanted.endswith(headers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,20 +65,25 @@ def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> Run:
 def _finish(command: list[str], timeout: float) -> tuple[int, bytes]:
     """Run ``command`` in a process group of its own, so that nothing of it stays behind.
 
-    Waiting for the end of its output, not for its exit, notices the end at once: with a time-out,
-    `subprocess` waits for an exit by looking every 50 ms.
+    It is started by another thread: Ctrl-C is raised in the main one, so it never comes between
+    the start of a process and its being known here.
     """
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    with ThreadPoolExecutor(max_workers=1) as starter:
+        starting = starter.submit(
+            subprocess.Popen,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
-            printed, _ = process.communicate(timeout=timeout)
+            # the end of the output, unlike the exit, is noticed at once although there is a limit
+            printed, _ = starting.result().communicate(timeout=timeout)
         except BaseException:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if starting.exception() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(starting.result().pid, signal.SIGKILL)
+                starting.result().__exit__(None, None, None)
             raise
-    return process.returncode, printed
+        return starting.result().returncode, printed

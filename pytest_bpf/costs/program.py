@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 class ProgramCost:
     """The cost of one program, by the kernel's and veristat's names.
 
-    ``verified_insns`` is a count, ``stack_depth`` and ``prog_size_jited`` are in bytes,
-    ``run_time_ns`` is the nanoseconds of all ``run_cnt`` runs that statistics saw.
+    ``object`` is the path of the source, ``verified_insns`` a count, ``stack_depth`` and
+    ``prog_size_jited`` are in bytes, ``run_time_ns`` is the nanoseconds of all ``run_cnt`` runs
+    that statistics saw.
     """
 
     object: str
@@ -37,7 +38,7 @@ class ProgramCost:
 
 
 def measure(obj: str, program: Program) -> ProgramCost:
-    """Read what a loaded program has cost so far; ``obj`` is the name of its object."""
+    """Read what a loaded program has cost so far; ``obj`` is the path of its source."""
     info = program.info
     return ProgramCost(
         object=obj,

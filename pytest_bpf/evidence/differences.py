@@ -84,15 +84,26 @@ def _differences(path: str, left: Any, right: Any) -> Iterator[str]:
 
 
 def _keys(path: str, left: Mapping[Any, Any], right: Mapping[Any, Any], at: str) -> Iterator[str]:
-    for key, value in left.items():
+    for key in _ordered(left):
         where = path + at.format(key)
         if key not in right:
-            yield f"{where}: only on the left: {_shown(value)}"
+            yield f"{where}: only on the left: {_shown(left[key])}"
         else:
-            yield from _differences(where, value, right[key])
-    for key, value in right.items():
+            yield from _differences(where, left[key], right[key])
+    for key in _ordered(right):
         if key not in left:
-            yield f"{path + at.format(key)}: only on the right: {_shown(value)}"
+            yield f"{path + at.format(key)}: only on the right: {_shown(right[key])}"
+
+
+def _ordered(keys: Iterable[Any]) -> list[Any]:
+    """Sort keys that can be sorted, so that a failure reads the same in every run."""
+    listed = list(keys)
+    if any(isinstance(key, str) for key in listed):
+        return listed  # members: the order of their struct
+    try:
+        return sorted(listed)
+    except TypeError:
+        return listed
 
 
 def _elements(path: str, left: Sequence[Any], right: Sequence[Any]) -> Iterator[str]:

@@ -25,8 +25,10 @@ class PinDirectory:
     """
 
     def __init__(self) -> None:
-        self.path: Path = bpffs.make_directory(owned_name())
-        self._end = weakref.finalize(self, _close, self.path, os.getpid())
+        root = bpffs.make_directory(owned_name())
+        self._end = weakref.finalize(self, _close, root, os.getpid())
+        self.path: Path = root / "pins"  # below the root, where a bpffs has files of the kernel's
+        self.path.mkdir(mode=0o700)
 
     def __repr__(self) -> str:
         return f"<PinDirectory {self.path}{'' if self._end.alive else ', closed'}>"

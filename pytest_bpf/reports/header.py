@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest_bpf
 from pytest_bpf.compile import find
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import features, libbpf
+from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.privilege import privilege
+from pytest_bpf.kernel.running import release
+from pytest_bpf.kernel.vmlinux_h import RUNNING
 
 
 def header(compiler: str = "") -> str:
@@ -21,12 +24,12 @@ def header(compiler: str = "") -> str:
     except UnavailableError:
         with_compiler = ""
         lacks.append("a compiler")
-    if not features.has_btf():
+    if not RUNNING.exists():
         lacks.append("BTF")
-    if with_libbpf and features.privilege():
+    if with_libbpf and privilege():
         lacks.append("privilege")
     has = [
-        f"kernel {features.release()}",
+        f"kernel {release()}",
         "BTF" if "BTF" not in lacks else "",
         with_libbpf,
         with_compiler,

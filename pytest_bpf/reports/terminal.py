@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,9 +22,24 @@ def costs_table(costs: Iterable[ProgramCost]) -> list[str]:
     grouped: dict[tuple[str, str], list[ProgramCost]] = {}
     for cost in costs:
         grouped.setdefault((cost.object, cost.program), []).append(cost)
-    rows = [HEADINGS, *(_row(*name, seen) for name, seen in sorted(grouped.items()))]
+    shown = _shortened({obj for obj, _ in grouped})
+    rows = [HEADINGS]
+    rows += [_row(shown[obj], name, seen) for (obj, name), seen in sorted(grouped.items())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     return [_line(row, widths) for row in rows]
+
+
+def _shortened(paths: Iterable[str]) -> dict[str, str]:
+    """Return, for each path, its name, with as many of its folders as tell it from the others."""
+    shown = {}
+    listed = [Path(path) for path in paths]
+    for path in listed:
+        for parts in range(1, len(path.parts) + 1):
+            end = path.parts[-parts:]
+            if sum(other.parts[-parts:] == end for other in listed) == 1:
+                break
+        shown[str(path)] = str(Path(*end))
+    return shown
 
 
 def _row(obj: str, program: str, seen: list[ProgramCost]) -> tuple[str, ...]:
