@@ -11,7 +11,7 @@ demo: ready  ## run the reference suites on this kernel, with what each program 
 	$(as_root) $(python) -m pytest --pyargs bpf_examples --bpf-costs
 
 test: ready lint wheel  ## check the source and the wheel, then run every test on this kernel
-	$(as_root) $(python) -m pytest --numprocesses=2 --junitxml=build/native.xml
+	$(as_root) $(python) -m pytest --junitxml=build/native.xml
 	@$(as_root) $(python) .ci/counts.py build/native.xml
 
 lint: ready  ## check style and types
@@ -23,6 +23,7 @@ wheel: ready  ## build the sdist and the wheel, and try the wheel in an environm
 	.ci/wheel
 
 bench: ready  ## measure side by side with the commands and libraries that do the same
+	@.ci/setup bench
 	$(as_root) $(python) -m benchmarks
 
 clean:  ## remove all that was made here

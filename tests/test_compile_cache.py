@@ -14,8 +14,7 @@ import pytest
 from pytest_bpf.compile import Cache, compile_source, open_cache
 from pytest_bpf.compile.cache import digest
 from pytest_bpf.errors import BpfError, UnavailableError
-
-NOBODY = 65534
+from tests.nobody import AS_NOBODY, NOBODY
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 
@@ -77,7 +76,7 @@ except BpfError as error:
 
 
 def as_nobody(**environ: str) -> str:
-    command = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", sys.executable, "-c", SCRIPT]
+    command = [*AS_NOBODY, sys.executable, "-c", SCRIPT]
     done = subprocess.run(
         command,
         cwd="/",
@@ -110,7 +109,7 @@ def test_a_temporary_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None
         trap = Path(temporary, f"pytest-bpf-{NOBODY}")
         trap.mkdir()
         trap.chmod(0o775)
-        os.chown(trap, 1, 0)  # group root, which setpriv keeps: writable, and not ours
+        os.chown(trap, 1, NOBODY)  # writable by the group, and not ours
         said = as_nobody(PYTEST_BPF_CACHE=str(tmp_path), HOME="/root", TMPDIR=temporary)
         assert said.startswith("UnavailableError no private, writable folder")
         assert said.endswith("set PYTEST_BPF_CACHE to one")

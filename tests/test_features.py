@@ -14,10 +14,10 @@ from pytest_bpf.errors import UnknownNameError
 from pytest_bpf.kernel import enums, features, libbpf
 from pytest_bpf.kernel.helper_ids import helper_ids, verifier_helper_ids
 from pytest_bpf.kernel.probe import in_private_network
+from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="probing needs root")
 
-UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 BPF_SYSCALL = {"x86_64": 321, "s390x": 351, "ppc64le": 361}.get(os.uname().machine, 280)
 EVERYWHERE = "tracepoint raw_tp tp_btf uprobe uretprobe usdt iter perf_event xdp tc cgroup sockops"
 
@@ -250,7 +250,7 @@ def test_without_privilege_probes_say_what_they_need() -> None:
         " features.map_type('ringbuf'), features.map_type('arena'), features.attach('tracepoint'),"
         " features.attach('xdp'), features.attach('cgroup'), features.attach('fentry'),"
         " features.helper('bpf_ringbuf_output'), features.helper('bpf_ringbuf_output', 'xdp'))]",
-        *UNPRIVILEGED,
+        *AS_NOBODY,
     )
     sentence = (
         "needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON or else CAP_SYS_ADMIN, which uid 65534 does not "
@@ -263,7 +263,7 @@ def test_without_privilege_what_can_be_read_is_answered() -> None:
     said = answers(
         "said += [bool(features.has_btf()), bool(features.kfunc('bpf_fentry_test1')),"
         " features.helper_ids()['bpf_ringbuf_output'], features.config('CONFIG_BPF_SYSCALL')]",
-        *UNPRIVILEGED,
+        *AS_NOBODY,
     )
     assert said == [True, True, 130, features.config("CONFIG_BPF_SYSCALL")]
 
@@ -281,7 +281,11 @@ def test_capabilities_that_suffice_are_enough() -> None:
     said = answers(
         "said += [features.program_type('xdp').available, features.privilege(),"
         " features.program_type('raw_tracepoint').reason]",
-        *("setpriv", "--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all,+bpf,+net_admin"),
+        *(
+            "setpriv",
+            "--bounding-set=-all,+bpf,+net_admin,+dac_read_search",
+            "--inh-caps=-all,+bpf,+net_admin",
+        ),
     )
     needs = (
         "needs CAP_PERFMON or else CAP_SYS_ADMIN, which uid 0 does not have here; "

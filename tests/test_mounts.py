@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from pytest_bpf.kernel.mounts import tracefs, with_tracefs
+from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-
-UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 def in_a_process(script: str, *wrapper: str) -> list[Any]:
@@ -76,7 +75,7 @@ def test_tracefs_without_privilege_says_what_it_needs() -> None:
         "from pytest_bpf.kernel.mounts import with_tracefs\n"
         "try: with_tracefs(print)\n"
         "except UnavailableError as error: said.append(str(error))",
-        *UNPRIVILEGED,
+        *AS_NOBODY,
     )
     assert said == [
         "needs CAP_SYS_ADMIN to mount tracefs in a private mount namespace; run as root"

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_bpf.errors import PlaceError
 from pytest_bpf.places import Cgroup, Namespace, cgroupfs, pair
+from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making cgroups needs root")
 
@@ -194,7 +195,7 @@ def test_without_a_usable_mount_the_sentence_says_so() -> None:
 
 
 def test_without_privilege_the_sentence_says_what_is_missing() -> None:
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    command = [*AS_NOBODY]
     done = subprocess.run(
         [*command, sys.executable, "-B", "-c", MAKE], capture_output=True, text=True, check=False
     )

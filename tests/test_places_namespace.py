@@ -17,10 +17,10 @@ import pytest
 
 from pytest_bpf.errors import PlaceError, UnknownNameError
 from pytest_bpf.places import Namespace, pair, worker
+from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
-UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 OWN_NETWORK = "/proc/thread-self/ns/net"
 
 
@@ -274,7 +274,7 @@ time.sleep(1000)
 def test_without_privilege_the_sentence_says_what_is_missing() -> None:
     script = "from pytest_bpf.places import pair; pair()"
     done = subprocess.run(
-        [*UNPRIVILEGED, sys.executable, "-B", "-c", script],
+        [*AS_NOBODY, sys.executable, "-B", "-c", script],
         capture_output=True,
         text=True,
         check=False,

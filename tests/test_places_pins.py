@@ -12,6 +12,7 @@ from pytest_bpf.kernel.libbpf import call
 from pytest_bpf.places import PinDirectory
 from pytest_bpf.places.mounts import mounts
 from pytest_bpf.places.owned import is_stale
+from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -75,7 +76,7 @@ print(pins.path.parent.name in os.listdir("/sys/fs/bpf"))
 
 
 def test_without_privilege_the_sentence_says_what_is_missing() -> None:
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+    command = [*AS_NOBODY, sys.executable]
     script = "from pytest_bpf.places import PinDirectory; PinDirectory()"
     done = subprocess.run(
         [*command, "-B", "-c", script], capture_output=True, text=True, check=False

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.nobody import AS_NOBODY
+
 XDP = """
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -53,7 +55,7 @@ def unprivileged(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
         Path(folder).chmod(0o755)
         return pytester.run(
             *("env", f"--chdir={folder}"),
-            *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"),
+            *AS_NOBODY,
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args),
         )
 

@@ -15,11 +15,12 @@ from pytest_bpf.places.cgroupfs import leftovers
 from pytest_bpf.places.owned import is_stale
 
 HOLDING = """
-    import os, signal, time
+    import os, signal, subprocess
     def test_hold(bpf, bpf_netns_pair, bpf_cgroup, bpf_pins):
         left, right = bpf_netns_pair
-        child = bpf_cgroup.popen(["sleep", "1000"])
-        inside = left.popen(["sleep", "1000"])
+        held = ["sh", "-c", "echo; exec sleep 1000"]
+        child, inside = (place.popen(held, stdout=subprocess.PIPE) for place in (bpf_cgroup, left))
+        assert child.stdout.readline() and inside.stdout.readline()  # they run, and die with us
         print("READY", bpf_cgroup.path, bpf_pins, child.pid, inside.pid, flush=True)
         signal.pause()
 """

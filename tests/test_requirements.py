@@ -10,6 +10,7 @@ import pytest
 
 from pytest_bpf.kernel import features
 from pytest_bpf.requirements import RequirementError, Requirements
+from tests.nobody import AS_NOBODY
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="probing needs root")
 
@@ -143,7 +144,7 @@ def test_without_privilege_it_is_the_privilege_that_is_missing() -> None:
         "wanted = dict(program_type='xdp', map_type='ringbuf', attach='tc', btf=True)\n"
         "print(json.dumps(Requirements.parse((), wanted).missing()))"
     )
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+    command = [*AS_NOBODY, sys.executable]
     output = subprocess.run([*command, "-c", script], capture_output=True, text=True, check=True)
     (phrase,) = json.loads(output.stdout)
     assert phrase.startswith("program type 'xdp', map type 'ringbuf', tc attachment: needs CAP_BPF")
