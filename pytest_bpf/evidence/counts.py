@@ -47,7 +47,7 @@ class Reasons(dict[str, int]):
     """Packets by drop reason, of those that occurred; any other that the kernel has is 0."""
 
     def __missing__(self, reason: str) -> int:
-        from pytest_bpf.evidence.reasons import reason_names  # noqa: PLC0415 (it needs libbpf)
+        from pytest_bpf.kernel.drop_reasons import reason_names  # noqa: PLC0415 (it needs libbpf)
 
         known = reason_names().values()
         if reason not in known:

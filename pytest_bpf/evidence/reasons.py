@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.compile import compile_source
-from pytest_bpf.errors import BpfError, UnavailableError, UnknownNameError, VerifierError
+from pytest_bpf.errors import BpfError, UnavailableError, VerifierError
 from pytest_bpf.evidence.counters import cookie_of
 from pytest_bpf.evidence.counts import XDP
-from pytest_bpf.kernel import btf
+from pytest_bpf.kernel.drop_reasons import reason_names
 from pytest_bpf.objects import Object
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SOURCE = Path(__file__).with_name("reasons.bpf.c")
-PREFIX = "SKB_DROP_REASON_"
 UNSPECIFIED = "NOT_SPECIFIED"
 
 GENERIC_XDP = frozenset({"do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"})
@@ -119,23 +117,6 @@ class ReasonCounter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@cache
-def reason_names() -> dict[int, str]:
-    """Return the kernel's drop reasons by number, and "" for what is none (``SKB_CONSUMED``).
-
-    Raises `UnavailableError` before Linux 5.17, or without BTF.
-    """
-    try:
-        reasons = btf.vmlinux().named("enum skb_drop_reason")
-    except UnknownNameError:
-        raise UnavailableError("the kernel tells no drop reasons before Linux 5.17") from None
-    assert isinstance(reasons, btf.Enumeration)
-    return {
-        number: name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
-        for name, number in reasons.members
-    }
 
 
 def _load() -> Object:
