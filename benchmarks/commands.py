@@ -1,9 +1,8 @@
 """A whole test with ``ip``, ``bpftool`` and ``ping``: the best reasonable use of these commands.
 
-As few processes as they allow: ``ip -batch``, ``nsenter`` (half the time of ``ip netns exec``,
-which also mounts another /sys and so loses the pinned program), ``ping -A``, which sends when the
-reply has come. Their pins and names live in a mount namespace of this process: nothing of the host
-is changed.
+As few processes as they allow: ``ip -batch``, ``ping -A``, which sends when the reply has come, and
+``nsenter``, as fast as ``ip netns exec``, which mounts another /sys and so hides the pins.
+Pins and names live in a mount namespace of this process: nothing of the host is changed.
 """
 
 from __future__ import annotations

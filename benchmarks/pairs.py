@@ -71,7 +71,8 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
 
     What slows a round down slows both, and cancels.
     """
-    return _estimate(np.subtract(ours, theirs), np.zeros(len(ours)), np.subtract)
+    more = [mine - other for mine, other in zip(ours, theirs, strict=True)]
+    return _estimate(more, [0.0] * len(more), np.subtract)
 
 
 def _estimate(

@@ -33,9 +33,13 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def goal(what: str, reached: bool) -> str:
-    """Say in a remark whether a goal was reached."""
-    return f"Goal: {what}: **{'reached' if reached else 'not reached'}**."
+def goal(
+    what: str, found: Estimate, *, least: float = float("-inf"), most: float = float("inf")
+) -> str:
+    """Say in a remark whether a goal was reached; a figure on the border decides nothing."""
+    inside = [least <= value <= most for value in (found.low, found.high)]
+    verdict = "reached" if all(inside) else "inconclusive" if any(inside) else "not reached"
+    return f"Goal: {what}: **{verdict}**."
 
 
 def number(value: float) -> str:

@@ -131,7 +131,7 @@ def _compared(
             whole, others = ratio(totals[OURS], totals[way]), ratio(own[OURS], own[way])
             took = f"Against {way} ({spread(Spread.of(totals[way]))} ms): {estimate(whole)}"
             remarks.append(f"{took} of their time; the other steps {estimate(others)}.")
-            remarks.append(goal("at most half of their time", whole.value <= 0.5))
+            remarks.append(goal("at most half of their time", whole, most=0.5))
     return remarks
 
 

@@ -12,7 +12,8 @@ from pytest_bpf.errors import BpfError, UnavailableError, UnknownNameError
 from pytest_bpf.evidence import DropCounts, Drops, InterfaceDrops, QdiscDrops, ReasonCounter
 from pytest_bpf.evidence import reasons as reasons_module
 from pytest_bpf.evidence.counters import cookie_of
-from pytest_bpf.evidence.reasons import SOURCE, reason_names
+from pytest_bpf.evidence.reasons import SOURCE
+from pytest_bpf.kernel.drop_reasons import reason_names
 from pytest_bpf.kernel.held import held
 from pytest_bpf.objects import Object
 from pytest_bpf.places import Namespace, pair

@@ -54,7 +54,7 @@ from pytest_bpf.places import Cgroup, PinDirectory
 cgroup, pins = Cgroup(), PinDirectory()
 left = cgroup.child("below").run(subprocess.Popen, ["sleep", "1000"], stdout=subprocess.DEVNULL)
 (pins.path / "folder").mkdir()
-print(cgroup.path, pins.path, left.pid, flush=True)
+print(cgroup.path, pins.path.parent, left.pid, flush=True)
 input()
 """
 
@@ -74,7 +74,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else() -> None:
         foreign.mkdir()
         try:
             living = sweep()
-            assert not {cgroup, pins, str(own.path), str(own_pins.path)} & set(living)
+            assert not {cgroup, pins, str(own.path), str(own_pins.path.parent)} & set(living)
             assert Path(cgroup, "below").is_dir()
             process.kill()
             process.wait()

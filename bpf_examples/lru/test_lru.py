@@ -17,10 +17,24 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
 
-BOTH = pytest.mark.parametrize("source", ["before.bpf.c", "after.bpf.c"])
+both = pytest.mark.parametrize("source", ["before.bpf.c", "after.bpf.c"])
 
 
-@BOTH
+@both
+def test_connection_is_followed_from_its_beginning(
+    bpf: Loader, bpf_netns_pair: Topology, source: str
+) -> None:
+    left, right = bpf_netns_pair
+    connections = attach(bpf, source, left, capacity=10_000).maps["connections"]
+    with right.traffic.echo("tcp") as end, left.socket() as client:
+        client.connect((end.address, end.port))
+        assert connections[cookie(client)].segments == 0
+        client.send(b"x")
+        assert client.recv(1) == b"x"
+        assert connections[cookie(client)].segments >= 1
+
+
+@both
 @pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
 def test_both_remember_all_while_there_is_room(
     bpf: Loader, bpf_netns_pair: Topology, source: str, ipv6: bool
@@ -33,7 +47,7 @@ def test_both_remember_all_while_there_is_room(
     assert obj.globals["refused"] == 0
 
 
-@BOTH
+@both
 def test_connections_of_others_are_not_remembered(
     bpf: Loader, bpf_netns_pair: Topology, source: str
 ) -> None:

@@ -36,9 +36,11 @@ def test_atomic_and_per_cpu_counts_are_exact(bpf: Loader, source: str) -> None:
 
 
 @two_cpus
-def test_each_cpu_has_its_own_count(bpf: Loader) -> None:
-    after = bpf.load("after.bpf.c")
-    count(after, CPUS)
+def test_cpus_share_one_count_before_and_have_their_own_after(bpf: Loader) -> None:
+    before, after = bpf.load("before.bpf.c"), bpf.load("after.bpf.c")
+    for obj in (before, after):
+        count(obj, CPUS)
+    assert before.maps["totals"][0].packets == 2 * PACKETS
     by_cpu = after.maps["totals"][0]
     assert [by_cpu[cpu].packets for cpu in CPUS] == [PACKETS, PACKETS]
 

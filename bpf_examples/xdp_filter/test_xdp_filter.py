@@ -6,6 +6,8 @@ user sees, that some packets arrive and others do not, takes a veth pair.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import XdpAction
-from pytest_bpf.stimuli.packets import CLIENT, icmp_frame, tcp_frame, udp_frame
+from pytest_bpf.stimuli.packets import CLIENT, SERVER, icmp_frame, tcp_frame, udp_frame
 
 if TYPE_CHECKING:
     from pytest_bpf import Drops, Loader, Object, Topology
@@ -90,7 +92,10 @@ def test_double_tags_and_ipv4_options_are_looked_behind(bpf: Loader) -> None:
     plain = udp_frame(dport=DNS)
     options = plain[:14] + b"\x46" + plain[15:34] + bytes(4) + plain[34:]
     assert verdict(obj, options) == DROP
-    assert verdict(obj, plain[:14] + b"\x44" + plain[15:]) == PASS  # too short to be a header
+
+    # a header said to be 16 bytes is none, even if the port seems to be in its address
+    misread = udp_frame(dst=replace(SERVER, ipv4=IPv4Address((192 << 24) + DNS)))
+    assert verdict(obj, misread[:14] + b"\x44" + misread[15:]) == PASS
 
 
 def test_only_first_ipv4_fragment_has_a_port(bpf: Loader) -> None:
@@ -107,24 +112,45 @@ def test_only_first_ipv4_fragment_has_a_port(bpf: Loader) -> None:
 def test_ipv6_extension_headers_are_looked_behind(bpf: Loader) -> None:
     obj = load(bpf)
     frame = udp_frame(dport=DNS, ipv6=True)
-    hop_by_hop, routing, fragment, options, udp = 0, 43, 44, 60, 17
+    udp, hop_by_hop, routing, fragment, options = 17, 0, 43, 44, 60
 
-    def extended(*chain: int, offset: int = 0) -> bytes:
-        """Put headers of 8 bytes between those of IPv6 and UDP."""
-        headers = b"".join(
-            bytes((following, 0))
-            + (offset if header == fragment else 0).to_bytes(2, "big")
-            + bytes(4)
-            for header, following in zip(chain, (*chain[1:], udp), strict=True)
-        )
-        return frame[:20] + bytes((chain[0],)) + frame[21:54] + headers + frame[54:]
+    def behind(kind: int, inner: bytes, content: bytes = bytes(6)) -> bytes:
+        """Put a header of 8 bytes, or more, between IPv6's and what follows it."""
+        header = bytes((inner[20], (len(content) + 2) // 8 - 1)) + content
+        return inner[:20] + bytes([kind]) + inner[21:54] + header + inner[54:]
 
-    assert verdict(obj, extended(hop_by_hop)) == DROP
-    assert verdict(obj, extended(hop_by_hop, routing, options)) == DROP
-    assert verdict(obj, extended(fragment, offset=1)) == DROP  # the first, more follow
-    assert verdict(obj, extended(fragment, offset=8)) == PASS  # these are no ports
-    assert verdict(obj, extended(*[options] * 4)) == DROP
-    assert verdict(obj, extended(*[options] * 5)) == PASS  # four is all it looks behind
+    assert frame[20] == udp
+    assert verdict(obj, behind(hop_by_hop, frame)) == DROP
+    assert verdict(obj, behind(options, frame, bytes(30))) == DROP
+    assert verdict(obj, behind(hop_by_hop, behind(routing, behind(options, frame)))) == DROP
+
+    first, later = bytes.fromhex("0001 00000000"), bytes.fromhex("0008 00000000")
+    assert verdict(obj, behind(fragment, frame, first)) == DROP  # more follow
+    assert verdict(obj, behind(fragment, frame, later)) == PASS  # 8 bytes on: these are no ports
+
+    for _ in range(4):
+        frame = behind(options, frame)
+    assert verdict(obj, frame) == DROP
+    assert verdict(obj, behind(options, frame)) == PASS  # four is all it looks behind
+
+
+def test_port_0_blocks_none(bpf: Loader) -> None:
+    obj = bpf.load("filter.bpf.c")
+    assert verdict(obj, udp_frame(dport=0)) == PASS
+
+
+@pytest.mark.bpf_requires(cpus=2)
+def test_packets_are_counted_on_all_cpus_at_once(bpf: Loader) -> None:
+    obj = load(bpf)
+    frames = 1_000_000
+
+    def run_on(cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})  # of this thread
+        obj.programs["filter"].test_run(udp_frame(), repeat=frames)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run_on, sorted(os.sched_getaffinity(0))[:2]))
+    assert obj.maps["packets"].sum(PASSED) == 2 * frames
 
 
 @pytest.mark.bpf_requires(attach="xdp")

@@ -273,7 +273,12 @@ class Btf:
         for at in range(0, len(words), 3):
             name_offset, type_id, offset = words[at : at + 3]
             bit_size, bit_offset = (offset >> 24, offset & 0xFFFFFF) if raw.flag else (0, offset)
-            yield Member(self._name(name_offset), self.type(type_id), bit_offset, bit_size)
+            member = Member(self._name(name_offset), self.type(type_id), bit_offset, bit_size)
+            if bit_offset + (bit_size or 8 * member.type.size) > 8 * raw.size:
+                raise LoadError(
+                    f"the BTF is damaged: {member.name!r} reaches past the end of {raw.name!r}"
+                )
+            yield member
 
     def _enumerators(self, raw: _Raw) -> Iterator[tuple[str, int]]:
         wide = raw.kind is Kind.ENUM64
@@ -289,8 +294,10 @@ class Btf:
         for at in range(0, len(words), 3):
             type_id, offset, size = words[at : at + 3]
             variable = self._raw(type_id)
-            if variable.kind is Kind.VAR:
-                yield Variable(variable.name, self.type(variable.size), offset, size)
+            if variable.kind is not Kind.VAR:
+                continue
+            of = self.type(variable.size)
+            yield Variable(variable.name, of if of.size <= size else Opaque("", size), offset, size)
 
 
 _LOOK_THROUGH = frozenset(

@@ -203,7 +203,7 @@ def _int_enum(of: Enumeration) -> type[enum.IntEnum] | None:
 
 def _reserved(name: str) -> bool:
     """Say whether Python's enum cannot have a member of this name."""
-    return name == "mro" or (name.startswith("_") and name.endswith("_"))
+    return name in {"", "mro"} or (name.startswith("_") and name.endswith("_"))
 
 
 def _enumerator(of: Enumeration) -> Decoder:

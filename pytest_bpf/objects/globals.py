@@ -58,6 +58,7 @@ class Globals(MutableMapping[str, Any]):
             for section, found in sections.items()
             if section in maps
             for v in found
+            if v.offset + v.size <= maps[section].value_size
         }
         self._memory: dict[str, mmap.mmap] = {}
 

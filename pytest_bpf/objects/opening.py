@@ -55,6 +55,13 @@ class Setup:
     log_level: int = libbpf.LOG_STATS
     log_size: int = LOG_SIZE
 
+    @property
+    def outline(self) -> str:
+        """What of it libbpf's way through an object may depend on."""
+        chosen = self.programs and sorted(self.programs)
+        sizes = sorted(self.max_entries.items())
+        return repr((chosen, sizes, *map(sorted, (self.globals, self.maps, self.attach_to))))
+
     def with_whole_log(self, program: str, level: int) -> Setup:
         """Return the same for one program, with its log instead of its statistics alone."""
         return replace(

@@ -1,64 +1,91 @@
 """A first opening of an untrusted object where a crash is survivable: in a process of its own.
 
 libbpf 1.1 itself dies on some damaged objects. An object that was not compiled here is therefore
-opened and loaded once in a child; only how the child ended counts, and an object that it survived
-is remembered by its content.
+opened and loaded once in a forked child, which does exactly what this process is about to do, from
+the same state; only how the child ended counts. A crash that needs a fresh process to show, or an
+old one, shows; what the child survived is remembered.
 """
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
+import faulthandler
+import gc
+import os
+import resource
+import select
 import signal
-import subprocess
-import sys
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import LoadError
+from pytest_bpf.errors import BpfError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Hashable
     from pathlib import Path
 
 TIME_LIMIT = 60.0
 """Seconds until a child that neither ends nor dies is given up."""
 
-CHILD = """
-import ctypes, resource, sys
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-libbpf = ctypes.CDLL("libbpf.so.1")
-libbpf.libbpf_set_print(None)
-libbpf.bpf_object__open_mem.restype = ctypes.c_void_p
-content = open(sys.argv[1], "rb").read()
-opened = libbpf.bpf_object__open_mem(content, ctypes.c_size_t(len(content)), None)
-if opened:
-    libbpf.bpf_object__load(ctypes.c_void_p(opened))
-    libbpf.bpf_object__close(ctypes.c_void_p(opened))
-"""
-
-_survived: set[str] = set()
+_PR_SET_PDEATHSIG = 1
+_survived: set[Hashable] = set()
 
 
-def survive(path: Path, content: bytes, known: AbstractSet[str] = frozenset()) -> str:
-    """Return the content's hash once a child has opened it and lived.
+def survive(path: Path, what: Hashable, attempt: Callable[[], object]) -> None:
+    """Return once a child has lived through ``attempt``, now or before for the same ``what``.
 
-    Raises `LoadError` when the child crashed or hung. ``known`` are hashes that need no child.
+    Raises `LoadError` when the child crashed or hung.
     """
-    digest = hashlib.sha256(content).hexdigest()
-    if digest in _survived or digest in known:
-        return digest
-    command = [sys.executable, "-I", "-S", "-c", CHILD, str(path)]
-    try:
-        child = subprocess.run(command, timeout=TIME_LIMIT, capture_output=True, check=False)
-    except subprocess.TimeoutExpired:
+    if what in _survived:
+        return
+    status = _status(attempt)
+    if status is None:
         raise LoadError(
-            f"{path}: libbpf did not finish opening it within {TIME_LIMIT:.0f} s; "
+            f"{path}: libbpf did not finish opening it within {TIME_LIMIT:g} s; "
             "the object is damaged, compile it again"
-        ) from None
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
+        )
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
         raise LoadError(
             f"{path}: is damaged: libbpf crashes on it ({name}, in a process of its own); "
             "compile it again"
         )
-    _survived.add(digest)
-    return digest
+    _survived.add(what)
+
+
+def _status(attempt: Callable[[], object]) -> int | None:
+    """Return the wait status of a child that did it, None when it had to be killed."""
+    with warnings.catch_warnings():
+        # Since 3.12 Python warns that other threads may hold locks: the child takes none.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        _be_the_child(attempt)
+    try:
+        pidfd = os.pidfd_open(child)
+        try:
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            if not ended.poll(TIME_LIMIT * 1000):
+                return None
+        finally:
+            os.close(pidfd)
+        return os.waitpid(child, 0)[1]
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _be_the_child(attempt: Callable[[], object]) -> None:
+    """Do it and be gone: no finalizer, no handler and no output of the parent's runs here."""
+    try:
+        gc.disable()
+        faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with suppress(BpfError):
+            attempt()
+    finally:
+        os._exit(0)

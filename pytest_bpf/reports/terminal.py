@@ -23,7 +23,7 @@ def costs_table(costs: Iterable[ProgramCost]) -> list[str]:
     for cost in costs:
         grouped.setdefault((cost.object, cost.program), []).append(cost)
     shown = _shortened({obj for obj, _ in grouped})
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     rows += [_row(shown[obj], name, seen) for (obj, name), seen in sorted(grouped.items())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     return [_line(row, widths) for row in rows]
