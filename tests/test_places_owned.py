@@ -110,8 +110,8 @@ before = set(os.listdir(bpffs.USUAL))
 stale = [name for name in before if is_stale(name)]
 with PinDirectory() as own:
     removed = sweep()
-    print(own.path.parent, len(stale), str(bpffs.USUAL / stale[0]) in removed)
-    print(set(os.listdir(bpffs.USUAL)) == before - set(stale) | {own.path.name})
+    print(own.path.parent.parent, len(stale), str(bpffs.USUAL / stale[0]) in removed)
+    print(set(os.listdir(bpffs.USUAL)) == before - set(stale) | {own.path.parent.name})
 """
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, sys.executable, leave, look],
