@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from ctypes import c_uint32
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AttachError, BpfError, UnavailableError
@@ -18,12 +18,12 @@ from pytest_bpf.kernel.perf_event import online_cpus, open_cpu_clock
 from pytest_bpf.objects import tc
 from pytest_bpf.objects.lacking import lacking
 from pytest_bpf.objects.link import Link
-from pytest_bpf.objects.targets import here, interface, named, opened, told
+from pytest_bpf.objects.targets import Options, here, interface, named, opened, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_bpf.objects.program import Program
+    from pytest_bpf.objects.loaded import LoadedProgram
 
 XDP = 37
 """``BPF_XDP`` of ``enum bpf_attach_type``."""
@@ -32,22 +32,7 @@ XDP_MODES = {None: 0, "generic": 1 << 1, "native": 1 << 2}
 """``XDP_FLAGS_SKB_MODE`` and ``XDP_FLAGS_DRV_MODE`` of ``uapi/linux/if_link.h``."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to attach, beyond the target; each kind of program uses its own of these."""
-
-    direction: str | None = None
-    mode: str | None = None
-    binary: str | os.PathLike[str] | None = None
-    function: str | None = None
-    offset: int = 0
-    provider: str | None = None
-    pid: int = -1
-    cpu: int = -1
-    frequency: int = 1000
-
-
-def attach(program: Program, target: Any, options: Options) -> Link:
+def attach(program: LoadedProgram, target: Any, options: Options) -> Link:
     """Attach a program to ``target``, or to what its section names when that is None.
 
     Raises `AttachError` with the program, its kind, the target and the kernel's reason, and
@@ -67,7 +52,7 @@ def attach(program: Program, target: Any, options: Options) -> Link:
         raise _refused(program, target, error) from None
 
 
-def _refused(program: Program, target: Any, error: OSError) -> BpfError:
+def _refused(program: LoadedProgram, target: Any, error: OSError) -> BpfError:
     code = error.errno or 0
     missing = lacking(program.section, program.type)
     if missing:
@@ -83,7 +68,7 @@ def _refused(program: Program, target: Any, error: OSError) -> BpfError:
     )
 
 
-def _hint(program: Program, target: Any, code: int) -> str:
+def _hint(program: LoadedProgram, target: Any, code: int) -> str:
     if code == errno.ENOENT:
         return "; that hook does not exist on this kernel"
     if code in {errno.EBUSY, errno.EEXIST}:
@@ -100,7 +85,7 @@ def _hint(program: Program, target: Any, code: int) -> str:
 # -- one function a kind -----------------------------------------------------------------------
 
 
-def _as_section_says(program: Program, target: Any, _: Options) -> Link:
+def _as_section_says(program: LoadedProgram, target: Any, _: Options) -> Link:
     """Tracepoints, tp_btf, fentry, LSM and all else that libbpf attaches by the section."""
     if target is not None:
         raise AttachError(
@@ -110,7 +95,7 @@ def _as_section_says(program: Program, target: Any, _: Options) -> Link:
     return _link(program, program.section, with_tracefs, "bpf_program__attach")
 
 
-def _tracepoint(program: Program, target: Any, options: Options) -> Link:
+def _tracepoint(program: LoadedProgram, target: Any, options: Options) -> Link:
     if target is None:
         return _as_section_says(program, target, options)
     category, _, name = str(target).replace("/", ":").partition(":")
@@ -118,14 +103,14 @@ def _tracepoint(program: Program, target: Any, options: Options) -> Link:
     return _link(program, target, with_tracefs, "bpf_program__attach_tracepoint", *arguments)
 
 
-def _raw_tracepoint(program: Program, target: Any, options: Options) -> Link:
+def _raw_tracepoint(program: LoadedProgram, target: Any, options: Options) -> Link:
     if target is None:
         return _as_section_says(program, target, options)
     name = str(target).encode()
     return _link(program, target, here, "bpf_program__attach_raw_tracepoint", name)
 
 
-def _kprobe(program: Program, target: Any, options: Options) -> Link:
+def _kprobe(program: LoadedProgram, target: Any, options: Options) -> Link:
     """Attach kprobes, uprobes and USDT probes: one program type, told apart by the section."""
     kind = program.section.split("/")[0].rstrip("+")
     if kind == "usdt" and options.binary:
@@ -142,7 +127,7 @@ def _kprobe(program: Program, target: Any, options: Options) -> Link:
     return _link(program, target, with_tracefs, "bpf_program__attach_kprobe_opts", *arguments)
 
 
-def _uprobe(program: Program, options: Options, *, on_return: bool) -> Link:
+def _uprobe(program: LoadedProgram, options: Options, *, on_return: bool) -> Link:
     binary = os.fsencode(options.binary or "")
     function = options.function.encode() if options.function else None
     probe = UprobeOptions(func_name=function, retprobe=on_return)
@@ -151,7 +136,7 @@ def _uprobe(program: Program, options: Options, *, on_return: bool) -> Link:
     return _link(program, target, here, "bpf_program__attach_uprobe_opts", *arguments)
 
 
-def _usdt(program: Program, options: Options) -> Link:
+def _usdt(program: LoadedProgram, options: Options) -> Link:
     binary, provider = os.fsencode(options.binary or ""), (options.provider or "").encode()
     name = (options.function or "").encode()
     target = f"{os.fsdecode(binary)}:{options.provider}:{options.function}"
@@ -159,7 +144,7 @@ def _usdt(program: Program, options: Options) -> Link:
     return _link(program, target, here, "bpf_program__attach_usdt", *arguments)
 
 
-def _perf_event(program: Program, target: Any, options: Options) -> Link:
+def _perf_event(program: LoadedProgram, target: Any, options: Options) -> Link:
     """Sample at ``frequency``: a process, a CPU, or every CPU."""
     if target is not None:
         fd = os.dup(target if isinstance(target, int) else target.fileno())
@@ -184,7 +169,7 @@ def _perf_event(program: Program, target: Any, options: Options) -> Link:
     return Link(program.name, f"{options.frequency} Hz on all CPUs", undo, fd=links[0].fd)
 
 
-def _perf_link(program: Program, fd: int, target: str) -> Link:
+def _perf_link(program: LoadedProgram, fd: int, target: str) -> Link:
     try:
         return _link(program, target, here, "bpf_program__attach_perf_event", fd)
     except OSError:
@@ -192,7 +177,7 @@ def _perf_link(program: Program, fd: int, target: str) -> Link:
         raise
 
 
-def _xdp(program: Program, target: Any, options: Options) -> Link:
+def _xdp(program: LoadedProgram, target: Any, options: Options) -> Link:
     if options.mode not in XDP_MODES:
         raise AttachError(f"XDP mode {options.mode!r} is none of 'native', 'generic'")
     ifindex, run = interface(program, target)
@@ -201,17 +186,17 @@ def _xdp(program: Program, target: Any, options: Options) -> Link:
     return Link(program.name, named(target), lambda: os.close(fd), fd=fd)
 
 
-def _cgroup(program: Program, target: Any, _: Options) -> Link:
+def _cgroup(program: LoadedProgram, target: Any, _: Options) -> Link:
     with opened(program, target, "a cgroup") as fd:
         return _link(program, named(target), here, "bpf_program__attach_cgroup", fd)
 
 
-def _network_namespace(program: Program, target: Any, _: Options) -> Link:
+def _network_namespace(program: LoadedProgram, target: Any, _: Options) -> Link:
     with opened(program, target, "a network namespace") as fd:
         return _link(program, named(target), here, "bpf_program__attach_netns", fd)
 
 
-def _socket_map(program: Program, target: Any, _: Options) -> Link:
+def _socket_map(program: LoadedProgram, target: Any, _: Options) -> Link:
     kind = program.expected_attach_type
     fd = getattr(target, "fd", None)
     if fd is None:
@@ -227,7 +212,7 @@ def _socket_map(program: Program, target: Any, _: Options) -> Link:
     return Link(program.name, named(target), undo)
 
 
-def _socket(program: Program, target: Any, _: Options) -> Link:
+def _socket(program: LoadedProgram, target: Any, _: Options) -> Link:
     """Attach socket filters and reuseport programs, by a socket option."""
     if not isinstance(target, socket.socket):
         raise AttachError(f"program {program.name!r} ({program.type}) attaches to a socket")
@@ -241,7 +226,7 @@ def _socket(program: Program, target: Any, _: Options) -> Link:
     return Link(program.name, "socket", undo)
 
 
-def _tracing(program: Program, target: Any, options: Options) -> Link:
+def _tracing(program: LoadedProgram, target: Any, options: Options) -> Link:
     """Attach fentry, fexit, tp_btf by section; iterators over a map to that map."""
     if target is None or not program.section.startswith("iter"):
         return _as_section_says(program, target, options)
@@ -254,7 +239,7 @@ def _tracing(program: Program, target: Any, options: Options) -> Link:
     return _link(program, named(target), here, *call)
 
 
-_KINDS: dict[str, Callable[[Program, Any, Options], Link]] = {
+_KINDS: dict[str, Callable[[LoadedProgram, Any, Options], Link]] = {
     "tracepoint": _tracepoint,
     "raw_tracepoint": _raw_tracepoint,
     "raw_tracepoint_writable": _raw_tracepoint,
@@ -288,7 +273,7 @@ NEEDS_TARGET = (frozenset(_KINDS) | {"struct_ops", "syscall", "unspec"}) - {
 
 
 def _link(
-    program: Program, target: Any, run: Callable[..., Any], name: str, *arguments: Any
+    program: LoadedProgram, target: Any, run: Callable[..., Any], name: str, *arguments: Any
 ) -> Link:
     """Make a libbpf link by the function ``name``, called through ``run``."""
     pointer = run(told, name, program.pointer, *arguments)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MMAPABLE = 1 << 10
 """``BPF_F_MMAPABLE``."""
 
+CONSTANT = (".rodata", ".kconfig")
+"""What the sections begin with that libbpf freezes."""
+
 Sections = Mapping[str, tuple["Variable", ...]]
 """The variables of each section, by the section's name."""
 
@@ -47,7 +50,7 @@ class Globals(MutableMapping[str, Any]):
     """The global variables of a loaded object by name, typed by BTF.
 
     Each access reads or writes the memory that the programs see, and only that variable's.
-    Constants (``.rodata``) are fixed by the load: writing one is a `MapError`.
+    Constants (``.rodata``, ``.kconfig``) are fixed by the load: writing one is a `MapError`.
     """
 
     def __init__(self, where: str, sections: Sections, maps: Mapping[str, Map]) -> None:
@@ -74,7 +77,7 @@ class Globals(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         variable, section = self._place(name)
-        if section.startswith(".rodata"):
+        if section.startswith(CONSTANT):
             raise MapError(
                 f"{self._where}: global {name!r} is a constant once loaded; "
                 f"set it by bpf.load(..., globals={{{name!r}: ...}})"
@@ -118,7 +121,7 @@ class Globals(MutableMapping[str, Any]):
         if not of.flags & MMAPABLE:
             return None
         if section not in self._memory:
-            write = 0 if section.startswith(".rodata") else mmap.PROT_WRITE
+            write = 0 if section.startswith(CONSTANT) else mmap.PROT_WRITE
             self._memory[section] = mmap.mmap(
                 of.fd, of.value_size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | write
             )

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel import elements, libbpf
-from pytest_bpf.kernel.btf import Btf, Struct, Type
+from pytest_bpf.kernel.btf import Btf, Struct, Type, types_in_kernel
 from pytest_bpf.kernel.info import MapInfo, read_info
 from pytest_bpf.kernel.perf_rings import PerfRings
 from pytest_bpf.kernel.ring import Ring
 from pytest_bpf.objects.events import Events, event_type
-from pytest_bpf.objects.layout import INDEXED, KEYLESS, MAPS_OF_MAPS, layout
+from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
+from pytest_bpf.objects.map_errors import explained
 from pytest_bpf.objects.percpu import PerCPU, add
 
 if TYPE_CHECKING:
@@ -75,8 +76,12 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
             fd = libbpf.call("bpf_map_get_fd_by_id", map_id)
         except OSError as error:
             raise MapError(f"there is no map with id {map_id}: {error.strerror}") from None
-        key, value = _types_in_kernel(read_info(fd, MapInfo))
-        opened = cls(fd, key=key, value=value)
+        try:
+            key, value = types_in_kernel(read_info(fd, MapInfo))
+            opened = cls(fd, key=key, value=value)
+        except BaseException:
+            os.close(fd)
+            raise
         weakref.finalize(opened, os.close, fd)
         return opened
 
@@ -324,32 +329,5 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         if code == errno.ENOENT and self.type in QUEUES:
             return KeyError(f"{self.type} {self.name!r} is empty")
         at = "" if key is _ABSENT or key is None else f" of key {key!r}"
-        why = _explained(code, self) or error.strerror
+        why = explained(code, self) or error.strerror
         return MapError(f"map {self.name!r} ({self.type}): {action}{at} failed: {why}", code)
-
-
-def _explained(code: int, of: Map) -> str | None:
-    """Return what an error code means for a map, where it can be said better than by its name."""
-    if code == errno.E2BIG and of.type in INDEXED:
-        return f"the index is past the end, max_entries is {of.max_entries}"
-    if code in {errno.E2BIG, errno.ENOSPC}:
-        return f"the map is full: max_entries is {of.max_entries} ({errno.errorcode[code]})"
-    if code == errno.EEXIST:
-        return "the key exists already and the flag is 'noexist' (EEXIST)"
-    if code == errno.EPERM:
-        return "the kernel forbids it for this map: it is frozen or read-only (EPERM)"
-    if code in {errno.EINVAL, errno.ENOTSUP, 524}:
-        return f"a {of.type} does not do that from user space ({libbpf.reason(code)})"
-    return None
-
-
-def _types_in_kernel(info: MapInfo) -> tuple[Type | None, Type | None]:
-    """Return the key and value types of a map that was made elsewhere, from its BTF by id."""
-    if not info.btf_id or not info.btf_key_type_id:
-        return None, None
-    pointer = libbpf.call("btf__load_from_kernel_by_id", info.btf_id)
-    try:
-        btf = Btf(pointer)
-        return btf.type(info.btf_key_type_id), btf.type(info.btf_value_type_id)
-    finally:
-        libbpf.function("btf__free")(pointer)

@@ -14,9 +14,10 @@ from pytest_bpf.objects.globals import Globals
 from pytest_bpf.objects.link import Link
 from pytest_bpf.objects.map import Map
 from pytest_bpf.objects.names import Named
-from pytest_bpf.objects.opening import Opened, Setup, internal, section
+from pytest_bpf.objects.opening import Opened, internal, section
 from pytest_bpf.objects.program import Program
 from pytest_bpf.objects.quarantine import survive
+from pytest_bpf.objects.setup import Setup
 
 if TYPE_CHECKING:
     import os

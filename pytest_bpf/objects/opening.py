@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections import Counter
-from collections.abc import Mapping  # noqa: TC003 (a dataclass field)
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError, LoadError, UnavailableError
 from pytest_bpf.kernel import enums, features, libbpf
@@ -16,8 +14,8 @@ from pytest_bpf.objects import elf, refusals, verifier
 from pytest_bpf.objects.globals import set_initial
 from pytest_bpf.objects.lacking import lacking
 from pytest_bpf.objects.layout import kind_name
+from pytest_bpf.objects.loaded import program_type
 from pytest_bpf.objects.names import unknown
-from pytest_bpf.objects.program import program_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +24,7 @@ if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Type
     from pytest_bpf.objects.elf import SourceLine
     from pytest_bpf.objects.map import Map
-
-LOG_SIZE = 1 << 16
-"""Bytes for a program's statistics."""
-
-FULL_LOG_SIZE = (1 << 24) - 1
-"""Bytes for a whole log: the most that kernels before 6.4 take."""
+    from pytest_bpf.objects.setup import Setup
 
 EVENT_MAPS = {27: 0, 4: 4}
 """``BPF_MAP_TYPE_RINGBUF``, ``_PERF_EVENT_ARRAY``: the size of keys and values they must have."""
@@ -41,36 +34,6 @@ SCHED_CLS = 3
 
 TC_SECTIONS = ("tc/", "tcx/", "tc_ingress", "tc_egress", "classifier/")
 """Sections of tc programs that libbpf 1.1 does not know yet."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How an object is loaded, beyond its file; see `Object.load`."""
-
-    globals: Mapping[str, Any] = field(default_factory=dict)
-    max_entries: Mapping[str, int] = field(default_factory=dict)
-    programs: frozenset[str] | None = None
-    maps: Mapping[str, Any] = field(default_factory=dict)
-    attach_to: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    log_level: int = libbpf.LOG_STATS
-    log_size: int = LOG_SIZE
-
-    @property
-    def outline(self) -> str:
-        """What of it libbpf's way through an object may depend on."""
-        chosen = self.programs and sorted(self.programs)
-        sizes = sorted(self.max_entries.items())
-        return repr((chosen, sizes, *map(sorted, (self.globals, self.maps, self.attach_to))))
-
-    def with_whole_log(self, program: str, level: int) -> Setup:
-        """Return the same for one program, with its log instead of its statistics alone."""
-        return replace(
-            self,
-            programs=frozenset({program}),
-            attach_to={n: to for n, to in self.attach_to.items() if n == program},
-            log_level=level | libbpf.LOG_STATS,
-            log_size=FULL_LOG_SIZE,
-        )
 
 
 class Opened:

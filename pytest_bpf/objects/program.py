@@ -1,17 +1,16 @@
-"""A loaded program: attach it, run it, read what the kernel says of it."""
+"""A program to work with: attach it, run it, ask the verifier about it."""
 
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import LoadError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.info import ProgramInfo, read_info
-from pytest_bpf.objects.attach import NEEDS_TARGET, Options, attach
+from pytest_bpf.objects.attach import NEEDS_TARGET, attach
+from pytest_bpf.objects.loaded import LoadedProgram
 from pytest_bpf.objects.run import Run, run_program
-from pytest_bpf.objects.verifier import VerifierStats, stats
+from pytest_bpf.objects.targets import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +19,10 @@ if TYPE_CHECKING:
     from pytest_bpf.objects.link import Link
 
 
-class Program:
-    """One program of an object, loaded into the kernel.
+class Program(LoadedProgram):
+    """One program of an object: attach it, run it, ask the verifier about it.
 
-    ``type`` is libbpf's name (``"xdp"``, ``"tracepoint"``), ``section`` the ELF section that says
-    it, ``verifier`` what the verifier counted when it was loaded.
+    What the kernel tells of it (``id``, ``verified_insns``, ``run_cnt``, ...) is `LoadedProgram`'s.
     """
 
     def __init__(
@@ -36,70 +34,10 @@ class Program:
         whole_log: Callable[[str, int], str] | None = None,
         attached: Callable[[Link], None] | None = None,
     ) -> None:
-        self.pointer = pointer
-        self.name: str = libbpf.call("bpf_program__name", pointer).decode(errors="replace")
-        section: bytes = libbpf.call("bpf_program__section_name", pointer)
-        self.section = section.decode(errors="replace")
-        self.type = program_type(pointer)
-        self.expected_attach_type: int = libbpf.call("bpf_program__expected_attach_type", pointer)
-        self.context_type = context_type
-        self.verifier: VerifierStats = stats(load_log)
+        super().__init__(pointer, context_type=context_type, load_log=load_log)
         self._whole_log = whole_log
         self._attached = attached
         self._autoattach = bool(libbpf.call("bpf_program__autoattach", pointer))
-        self._fd: int = libbpf.call("bpf_program__fd", pointer)
-
-    @property
-    def fd(self) -> int:
-        """The file descriptor; `LoadError` when it was not loaded, or its object is closed."""
-        if self._fd < 0:
-            raise LoadError(f"program {self.name!r} is gone: its object was closed")
-        return self._fd
-
-    @property
-    def info(self) -> ProgramInfo:
-        """Everything the kernel tells, now: ``struct bpf_prog_info``."""
-        return read_info(self.fd, ProgramInfo)
-
-    @cached_property
-    def id(self) -> int:
-        """The kernel's id of the program."""
-        return int(self.info.id)
-
-    @cached_property
-    def tag(self) -> str:
-        """The kernel's hash of the instructions, as 16 hex digits."""
-        return bytes(self.info.tag).hex()
-
-    @cached_property
-    def verified_insns(self) -> int:
-        """How many instructions the verifier processed (``bpf_prog_info``, 5.16 and later)."""
-        return int(self.info.verified_insns) or self.verifier.total_insns
-
-    @cached_property
-    def prog_size(self) -> int:
-        """Size in bytes after the verifier's rewriting (``xlated_prog_len``)."""
-        return int(self.info.xlated_prog_len)
-
-    @cached_property
-    def prog_size_jited(self) -> int:
-        """Size in bytes of the machine code (``jited_prog_len``); 0 when there is no JIT."""
-        return int(self.info.jited_prog_len)
-
-    @property
-    def run_cnt(self) -> int:
-        """How often it ran while statistics were on (``BPF_ENABLE_STATS``)."""
-        return int(self.info.run_cnt)
-
-    @property
-    def run_time_ns(self) -> int:
-        """Nanoseconds it ran in all, while statistics were on."""
-        return int(self.info.run_time_ns)
-
-    @property
-    def recursion_misses(self) -> int:
-        """How often it was skipped because it was running already on that CPU."""
-        return int(self.info.recursion_misses)
 
     def verifier_log(self, level: int = 2) -> str:
         """Return the verifier's log; the program is loaded once more for it, and let go.
@@ -206,18 +144,3 @@ class Program:
     def auto_attachable(self) -> bool:
         """Whether its section says where to attach it, so that `Object.attach` does."""
         return "/" in self.section and self._autoattach and self.type not in NEEDS_TARGET
-
-    def close(self) -> None:
-        """Forget the descriptor; its object closes it."""
-        self._fd = -1
-
-    def __repr__(self) -> str:
-        state = "closed" if self._fd < 0 else f"id {self.id}"
-        return f"<Program {self.name} ({self.section}, {state})>"
-
-
-def program_type(pointer: int) -> str:
-    """Return libbpf's name of a program's type, as in ``"xdp"``."""
-    number = libbpf.call("bpf_program__type", pointer)
-    name = libbpf.call("libbpf_bpf_prog_type_str", number)
-    return name.decode() if name else str(number)

@@ -16,7 +16,7 @@ from pytest_bpf.kernel.values import codec
 
 if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Type
-    from pytest_bpf.objects.program import Program
+    from pytest_bpf.objects.loaded import LoadedProgram
 
 RUN_ON_CPU, LIVE_FRAMES = 1, 2
 """``BPF_F_TEST_RUN_ON_CPU`` and ``BPF_F_TEST_XDP_LIVE_FRAMES``."""
@@ -67,7 +67,7 @@ class _RunOptions(ctypes.Structure):
 
 
 def run_program(
-    program: Program,
+    program: LoadedProgram,
     data: bytes,
     context: Any,
     *,
@@ -113,7 +113,7 @@ def run_program(
     )
 
 
-def _context(program: Program, context: Any) -> bytes:
+def _context(program: LoadedProgram, context: Any) -> bytes:
     """Return a context's bytes: by its struct in the BTF, or 64-bit words for raw tracepoints."""
     if context is None:
         return b""
@@ -139,7 +139,7 @@ def _typed(of: Type | None, raw: bytes) -> Any:
     return codec(of).decode(raw, 0) if of is not None and of.size == len(raw) else raw
 
 
-def _refused(program: Program, size: int, cpu: int | None, error: OSError) -> RunError:
+def _refused(program: LoadedProgram, size: int, cpu: int | None, error: OSError) -> RunError:
     code = error.errno or 0
     hint = ""
     if code == errno.ENXIO and cpu is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,22 @@ from pytest_bpf.kernel import libbpf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_bpf.objects.program import Program
+    from pytest_bpf.objects.loaded import LoadedProgram
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to attach, beyond the target; each kind of program uses its own of these."""
+
+    direction: str | None = None
+    mode: str | None = None
+    binary: str | os.PathLike[str] | None = None
+    function: str | None = None
+    offset: int = 0
+    provider: str | None = None
+    pid: int = -1
+    cpu: int = -1
+    frequency: int = 1000
 
 
 def here(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -36,7 +52,7 @@ def named(target: Any) -> str:
     return str(getattr(target, "name", None) or getattr(target, "path", None) or target)
 
 
-def interface(program: Program, target: Any) -> tuple[int, Callable[..., Any]]:
+def interface(program: LoadedProgram, target: Any) -> tuple[int, Callable[..., Any]]:
     """Return an interface's index, and how to run a function in its network namespace."""
     if hasattr(target, "ifindex"):
         return target.ifindex, target.namespace.run
@@ -59,7 +75,7 @@ def interface(program: Program, target: Any) -> tuple[int, Callable[..., Any]]:
 class opened:  # noqa: N801 (used as a context manager)
     """A descriptor of a cgroup or namespace, given as an object, a number or a path."""
 
-    def __init__(self, program: Program, target: Any, what: str) -> None:
+    def __init__(self, program: LoadedProgram, target: Any, what: str) -> None:
         self._mine = -1
         if isinstance(target, (str, Path)):
             try:

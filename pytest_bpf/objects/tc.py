@@ -17,8 +17,8 @@ from pytest_bpf.objects.link import Link
 from pytest_bpf.objects.targets import interface, named, told
 
 if TYPE_CHECKING:
-    from pytest_bpf.objects.attach import Options
-    from pytest_bpf.objects.program import Program
+    from pytest_bpf.objects.loaded import LoadedProgram
+    from pytest_bpf.objects.targets import Options
 
 DIRECTIONS = {"ingress": 1, "egress": 2}
 """``BPF_TC_INGRESS`` and ``BPF_TC_EGRESS`` of ``bpf/libbpf.h``."""
@@ -32,7 +32,7 @@ _ours: set[Where] = set()
 """Where the qdisc was made here, so that it goes with the last filter."""
 
 
-def attach(program: Program, target: Any, options: Options) -> Link:
+def attach(program: LoadedProgram, target: Any, options: Options) -> Link:
     """Attach at the ingress or egress of an interface, as the option or else the section says."""
     direction = options.direction or next((d for d in DIRECTIONS if d in program.section), None)
     if direction not in DIRECTIONS:

@@ -1,0 +1,28 @@
+"""What an error code means for a kind of map."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.elements import NOT_SUPPORTED
+from pytest_bpf.objects.layout import INDEXED
+
+if TYPE_CHECKING:
+    from pytest_bpf.objects.map import Map
+
+
+def explained(code: int, of: Map) -> str | None:
+    """Return what an error code means for a map, where it can be said better than by its name."""
+    if code == errno.E2BIG and of.type in INDEXED:
+        return f"the index is past the end, max_entries is {of.max_entries}"
+    if code in {errno.E2BIG, errno.ENOSPC}:
+        return f"the map is full: max_entries is {of.max_entries} ({errno.errorcode[code]})"
+    if code == errno.EEXIST:
+        return "the key exists already and the flag is 'noexist' (EEXIST)"
+    if code == errno.EPERM:
+        return "the kernel forbids it for this map: it is frozen or read-only (EPERM)"
+    if code in {errno.EINVAL, errno.ENOTSUP, NOT_SUPPORTED}:
+        return f"a {of.type} does not do that from user space ({libbpf.reason(code)})"
+    return None
