@@ -15,7 +15,7 @@
 ``btf``              True: the kernel's BTF
 ``btf_type``         a type of the kernel, ``"sk_buff"``, or a member, ``"sk_buff.tstamp"``
 ``config``           ``"CONFIG_BPF_LSM"`` (y or m), or ``{"CONFIG_BPF_LSM": "y"}``
-``cpus``             the least number of CPUs that are online
+``cpus``             the least number of CPUs that this process may use
 ===================  ================================================================
 
 Wherever a name stands, a list or tuple of names may stand. The marks of a test, its class and its
@@ -228,9 +228,9 @@ def _missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
         yield from _unless(features.kfunc(name), f"kfunc {name!r}")
     for name in wanted.btf_type:
         yield from _type_missing(name)
-    online = os.cpu_count() or 1
-    if online < wanted.cpus:
-        yield f"{wanted.cpus} CPUs ({online} online)", ""
+    usable = len(os.sched_getaffinity(0))
+    if usable < wanted.cpus:
+        yield f"{wanted.cpus} CPUs ({usable} usable here)", ""
 
 
 def _unless(answer: Probe, what: str) -> Iterator[tuple[str, str]]:

@@ -79,7 +79,7 @@ def batch(numbers: Sequence[int]) -> list[int]:
 
 def batches(bits: int, count: int = 4) -> list[list[int]]:
     """Return edges (of bytes, bits and thousands), then numbers of all lengths by chance."""
-    random = Random(bits)  # noqa: S311 - the same in every run, and no secrets
+    random = Random(bits)  # the same in every run
     top = 2**bits
     corners = [0, top, *(2**i for i in range(bits)), *(10**i for i in range(3, bits * 3 // 10))]
     corners += [1000 * random.randrange(top // 1000) for _ in range(500)]

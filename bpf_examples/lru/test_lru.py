@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_bpf import Loader, Namespace, Object, Topology
 
 pytestmark = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
 
 both = pytest.mark.parametrize("source", ["before.bpf.c", "after.bpf.c"])
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """Keep this thread on one CPU: each has a list of its newest entries, which it evicts alone."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    yield
+    os.sched_setaffinity(0, usable)
 
 
 @both
@@ -86,6 +97,7 @@ def test_full_lru_hash_keeps_nearly_its_capacity(bpf: Loader, bpf_netns_pair: To
     assert after.globals["refused"] == 0
 
 
+@pytest.mark.usefixtures("one_cpu")
 def test_connection_in_use_is_not_forgotten(bpf: Loader, bpf_netns_pair: Topology) -> None:
     left, right = bpf_netns_pair
     after = attach(bpf, "after.bpf.c", left, capacity=1000)

@@ -136,7 +136,7 @@ def rejection(
     why = reason(log)
     lines = _without_statistics(log[-END:])
     tail, count = lines[-SHOWN_LINES:], log.count("\n")
-    left_out = f" (the last {len(tail)} of {count} lines; all of them: error.log)"
+    left_out = f" (the last {len(tail)} of {count} lines; the error's .log has all)"
     message = [f"{place or path}: the verifier rejected program {program!r}: {why}"]
     if text:
         message.append(f"    {text}")
