@@ -60,11 +60,12 @@ class Syscalls:
     Every call makes exactly ``count`` system calls of its kind, shared out evenly to ``threads``
     threads. With one thread and no ``cpus`` the loop runs in the calling thread. ``cpus`` pins
     the threads to these CPUs, one after another, at least one thread each; the calling thread
-    is never pinned. Python runs one thread at a time between system calls: for programs that
-    contend, run them by ``test_run(repeat=)`` in threads. ``namespace`` and ``cgroup`` are places to run in (anything with ``run``).
+    is never pinned. ``namespace`` and ``cgroup`` are places to run in (anything with ``run``).
     Threads themselves cost the process a clone3 and an mmap each, and a ``cgroup`` an openat
-    and a write on the way in and out; filter by thread or cgroup where that matters. Only private,
-    anonymous files and no network packets are used.
+    and a write on the way in and out; filter by thread or cgroup where that matters. Between
+    system calls Python runs one thread at a time; to have a program run on several CPUs at once,
+    use ``test_run(repeat=)`` in threads. Only private, anonymous files and no network packets
+    are used.
 
     ``extra`` adds workloads: functions that take a count, and may return a number of failures.
     """
