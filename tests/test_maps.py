@@ -11,6 +11,7 @@ import pytest
 from pytest_bpf.errors import LoadError, MapError, UnknownNameError, ValueTypeError
 from pytest_bpf.kernel.elements import possible_cpus
 from pytest_bpf.objects import Map, PerCPU
+from pytest_bpf.places import PinDirectory
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object
@@ -236,6 +237,30 @@ def test_maps_are_shared_between_objects(load: Load, obj: Object) -> None:
         load(SOURCE, maps={"array": shared})
     with pytest.raises(LoadError, match="it is of value_size 8, not 16"):
         load("struct v { __u64 n[2]; };" + declared("hash", "hash"), maps={"hash": shared})
+
+
+def test_a_map_outlives_its_object_by_a_pin(load: Load, obj: Object) -> None:
+    with PinDirectory() as pins:
+        path = pins.path / "table"
+        obj.maps["hash"][5] = (6, 7)
+        obj.maps["hash"].pin(path)
+        with pytest.raises(MapError, match=f"pinning to {path} failed: something is pinned there"):
+            obj.maps["array"].pin(path)
+        obj.close()
+        found = Map.from_pin(path)
+        assert found == {5: (6, 7)}
+        again = load(SOURCE, maps={"hash": found}).maps["hash"]
+        assert (again.id, again[5].n) == (found.id, 7)
+        program = load('SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }')
+        program.programs["pass"].pin(pins.path / "program")
+        with pytest.raises(
+            MapError, match=r"there is no map pinned to .*/program, but something else"
+        ):
+            Map.from_pin(pins.path / "program")
+        with pytest.raises(MapError, match=r"there is no map pinned to .*/none: .*No such file"):
+            Map.from_pin(pins.path / "none")
+        with pytest.raises(LoadError, match=r"program 'pass' cannot be pinned to /proc/x: .*bpffs"):
+            program.programs["pass"].pin("/proc/x")
 
 
 def test_a_closed_map_says_so(obj: Object) -> None:

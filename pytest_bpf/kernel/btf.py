@@ -1,7 +1,7 @@
-"""BTF types as frozen values: what a map's key, a global or an event looks like in memory.
+"""BTF types, read from an object or from the running kernel.
 
 The reading is libbpf's (``btf__type_by_id``); this module turns ``struct btf_type`` of
-``uapi/linux/btf.h`` into values that can be compared, hashed and printed.
+``uapi/linux/btf.h`` into the values of :mod:`pytest_bpf.kernel.c_types`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,45 @@ import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import LoadError, UnavailableError, UnknownNameError, near_matches
 from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.c_types import (
+    Array,
+    Enumeration,
+    Float,
+    Int,
+    Member,
+    Opaque,
+    Pointer,
+    Struct,
+    Type,
+    Variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_bpf.kernel.info import MapInfo
+
+
+__all__ = [
+    "Array",
+    "Btf",
+    "Enumeration",
+    "Float",
+    "Int",
+    "Kind",
+    "Member",
+    "Opaque",
+    "Pointer",
+    "Struct",
+    "Type",
+    "Variable",
+    "types_in_kernel",
+    "vmlinux",
+]
 
 MOST_NAMES = 50
 """How many names an error lists."""
@@ -29,104 +60,6 @@ class Kind(IntEnum):
 
     VOID, INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(12)
     FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
-
-
-@dataclass(frozen=True)
-class Int:
-    """An integer or ``_Bool``; ``size`` in bytes."""
-
-    name: str
-    size: int
-    signed: bool = False
-    boolean: bool = False
-
-
-@dataclass(frozen=True)
-class Float:
-    """A floating-point number; ``size`` in bytes."""
-
-    name: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """A pointer, whose value is an address; what it points to is left alone."""
-
-    size: int = 8
-
-
-@dataclass(frozen=True)
-class Enumeration:
-    """An ``enum``; ``members`` are (name, value) pairs in order of declaration."""
-
-    name: str
-    size: int
-    signed: bool
-    members: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class Array:
-    """``count`` elements of one type."""
-
-    element: Type
-    count: int
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return self.element.size * self.count
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of a struct or union; ``bit_size`` is 0 unless it is a bit-field."""
-
-    name: str
-    type: Type
-    bit_offset: int
-    bit_size: int = 0
-
-
-@dataclass(frozen=True)
-class Struct:
-    """A struct, or a union when ``union``; ``size`` in bytes with its padding."""
-
-    name: str
-    size: int
-    members: tuple[Member, ...]
-    union: bool = False
-
-    def flat_members(self) -> Iterator[Member]:
-        """Yield the members as C names them: those of anonymous members belong to this struct."""
-        for member in self.members:
-            if not member.name and isinstance(member.type, Struct):
-                for inner in member.type.flat_members():
-                    yield replace(inner, bit_offset=member.bit_offset + inner.bit_offset)
-            elif member.name:
-                yield member
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """Bytes of which only the size is known: no BTF, a forward declaration, ``void``."""
-
-    name: str
-    size: int
-
-
-Type = Union[Int, Float, Pointer, Enumeration, Array, Struct, Opaque]  # noqa: UP007 (runs on 3.10 with forward names)
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A global variable: where it lies in its section (``.rodata``, ``.data``, ``.bss``)."""
-
-    name: str
-    type: Type
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -178,7 +111,7 @@ class Btf:
             bare = name.strip()
         for kind in kinds:
             found = libbpf.function("btf__find_by_name_kind")(self._pointer, bare.encode(), kind)
-            if found > 0:
+            if found > 0 and bare:
                 return self.type(found)
         known = {raw.name for raw in self._all() if raw.kind in kinds and raw.name}
         hint = near_matches(bare, known)
@@ -324,3 +257,18 @@ def vmlinux() -> Btf:
             f"this kernel's BTF cannot be read ({error.strerror}); "
             "it needs CONFIG_DEBUG_INFO_BTF=y and /sys mounted"
         ) from None
+
+
+def types_in_kernel(info: MapInfo) -> tuple[Type | None, Type | None]:
+    """Return the key and value types of a map that was made elsewhere, from its BTF by id.
+
+    None where it has none.
+    """
+    if not info.btf_id or not info.btf_key_type_id:
+        return None, None
+    pointer = libbpf.call("btf__load_from_kernel_by_id", info.btf_id)
+    try:
+        btf = Btf(pointer)
+        return btf.type(info.btf_key_type_id), btf.type(info.btf_value_type_id)
+    finally:
+        libbpf.function("btf__free")(pointer)

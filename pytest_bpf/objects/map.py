@@ -14,6 +14,7 @@ from pytest_bpf.kernel.btf import Btf, Struct, Type, types_in_kernel
 from pytest_bpf.kernel.info import MapInfo, read_info
 from pytest_bpf.kernel.perf_rings import PerfRings
 from pytest_bpf.kernel.ring import Ring
+from pytest_bpf.objects import found
 from pytest_bpf.objects.events import Events, event_type
 from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
 from pytest_bpf.objects.map_errors import explained
@@ -72,10 +73,15 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
         Raises `MapError` when there is no such map.
         """
-        try:
-            fd = libbpf.call("bpf_map_get_fd_by_id", map_id)
-        except OSError as error:
-            raise MapError(f"there is no map with id {map_id}: {error.strerror}") from None
+        return cls._owning(found.by_id(map_id))
+
+    @classmethod
+    def from_pin(cls, path: str | os.PathLike[str]) -> Map:
+        """Open the map that is pinned to a path; the rest is as with `from_id`."""
+        return cls._owning(found.by_pin(path))
+
+    @classmethod
+    def _owning(cls, fd: int) -> Map:
         try:
             key, value = types_in_kernel(read_info(fd, MapInfo))
             opened = cls(fd, key=key, value=value)
@@ -260,10 +266,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     def pin(self, path: str | os.PathLike[str]) -> None:
         """Pin the map to a path on a bpffs; it lives until that path is removed."""
-        try:
-            libbpf.call("bpf_obj_pin", self.fd, os.fsencode(path))
-        except OSError as error:
-            raise self._failed(error, f"pinning to {os.fspath(path)}") from None
+        found.pin(self.fd, f"map {self.name!r}", path)
 
     @property
     def memlock(self) -> int:
@@ -329,5 +332,5 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         if code == errno.ENOENT and self.type in QUEUES:
             return KeyError(f"{self.type} {self.name!r} is empty")
         at = "" if key is _ABSENT or key is None else f" of key {key!r}"
-        why = explained(code, self) or error.strerror
+        why = explained(code, self.type, self.max_entries) or error.strerror
         return MapError(f"map {self.name!r} ({self.type}): {action}{at} failed: {why}", code)
