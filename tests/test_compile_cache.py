@@ -148,6 +148,14 @@ def test_pruning_takes_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert not killed.parent.exists()
 
 
+def test_pruning_leaves_kernels_and_machines_alone(tmp_path: Path) -> None:
+    kept = Cache(tmp_path).path("machines", "some", "memory")
+    kept.write_bytes(b"x" * 300)
+    os.utime(kept, (0, 0))
+    assert Cache(tmp_path).prune(limit=0, young=-10) == 0
+    assert kept.exists()
+
+
 def test_pruning_spares_what_is_in_use(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     made = compile_source("int x = 1;\n", cache=cache).object

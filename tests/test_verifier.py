@@ -156,6 +156,7 @@ def test_a_rejection_names_the_line_and_the_reason(case: str) -> None:
     error = caught.value
     assert error.program == "bad"
     assert error.reason.startswith(why)
+    assert "state:" not in error.reason
     assert error.reason.partition(";")[0] in error.log
     assert len(str(error).splitlines()) <= 11
     if "// here" in text:
@@ -271,6 +272,14 @@ processed 8 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_stat
 """
 
 
+def test_of_lines_that_read_alike_the_printed_one_counts() -> None:
+    known = [
+        SourceLine("xdp", at, "a.c", line, "return 0;") for at, line in ((0, 5), (4, 9), (8, 12))
+    ]
+    assert location("; return 0; @ a.c:9\n3: exit\n", ("xdp", 0), known) == ("a.c:9", "return 0;")
+    assert location("; lost @ b.c:9\n3: exit\n", ("xdp", 0), known) == ("b.c:9", "lost")
+
+
 def test_logs_of_older_kernels_are_understood() -> None:
     """Before 6.10 the log quotes the text alone."""
     known = [
@@ -284,4 +293,5 @@ def test_logs_of_older_kernels_are_understood() -> None:
     assert location("unreachable insn 9\n", ("xdp", 0), known) == ("a.c:20", "return 7;")
     assert location("unreachable insn 2\n", ("xdp", 8), known) == ("a.c:20", "return 7;")
     assert location("no line at all\n", ("xdp", 0), known) == ("", "")
+    assert location("unreachable insn 0\n", ("xdp", 5), known) == ("", "")
     assert reason("") == ""

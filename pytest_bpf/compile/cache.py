@@ -32,6 +32,9 @@ YOUNG = 3600
 PRUNE_EVERY = 24 * 3600
 """Seconds between two looks at the size of the whole cache."""
 
+PRUNED = ("compilers", "entries", "objects", "sources", "vmlinux-*")
+"""The folders that pruning is about; kernels and machines, which lie beside them, are not."""
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -109,9 +112,8 @@ class Cache:
             self.prune()
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                path = Path(folder, name)
+        for kind in PRUNED:
+            for path in self.folder.glob(f"{kind}/*"):
                 with suppress(FileNotFoundError):
                     yield path, path.lstat()
 

@@ -1,0 +1,105 @@
+"""The distribution's current stock kernel, by its own package tools; nothing is installed."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_bpf.compile.cache import open_cache
+from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.vm import kernels
+
+if TYPE_CHECKING:
+    from pytest_bpf.vm.kernels import Kernel
+
+PACKAGES = {
+    "x86_64": ("linux-image-amd64", "linux-image-generic"),
+    "aarch64": ("linux-image-arm64", "linux-image-generic"),
+}
+"""The packages that depend on the current kernel's: Debian's name, then Ubuntu's."""
+
+LISTS = Path("/var/lib/apt/lists")
+
+UNPACKED_MB = 400
+
+
+def current() -> Kernel:
+    """Return the current kernel, downloaded and unpacked into the cache when it is not there.
+
+    Raises `UnavailableError` without apt or without its package lists.
+    """
+    package = _known() or _package()
+    root = kernels.cache_folder() / package.removeprefix("linux-image-")
+    with open_cache().lock("kernels"):
+        if not root.exists():
+            _unpack(package, root)
+    if package != _known():
+        open_cache().write(package.encode(), "kernels", "debian")
+    found = next(kernels.in_root(root), None)
+    if found is None:
+        raise BpfError(f"the package {package} holds no kernel image; remove {root} and try again")
+    return found
+
+
+def _known() -> str | None:
+    """Return what apt said last, when its lists are the same since: asking takes half a second."""
+    try:
+        if _answer().stat().st_mtime > LISTS.stat().st_mtime:
+            return _answer().read_text()
+    except OSError:
+        pass
+    return None
+
+
+def _answer() -> Path:
+    return kernels.cache_folder() / "debian"
+
+
+def _package() -> str:
+    """Return the name of the package of the current kernel, ``linux-image-6.1.0-56-amd64``."""
+    for tool in ("apt-cache", "apt-get", "dpkg-deb"):
+        if not shutil.which(tool):
+            raise UnavailableError(f"the kernel 'debian' needs {tool}; give a path to an image")
+    for name in PACKAGES.get(platform.machine(), ()):
+        shown = subprocess.run(
+            ["apt-cache", "depends", "--important", name],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        if found := re.search(r"Depends: (linux-image-(?:unsigned-)?\d\S*)", shown):
+            return found[1]
+    raise UnavailableError(
+        f"apt knows no kernel for {platform.machine()}: its package lists are missing or old; "
+        "run 'apt-get update'"
+    )
+
+
+def _unpack(package: str, root: Path) -> None:
+    """Download and unpack; the folder ``root`` appears whole or not at all."""
+    print(f"pytest-bpf: downloading and unpacking {package}, once", file=sys.stderr)  # noqa: T201
+    cache = open_cache()
+    with cache.workspace() as folder:
+        free = shutil.disk_usage(folder).free >> 20
+        if free < UNPACKED_MB + 100:
+            raise BpfError(
+                f"{package} needs {UNPACKED_MB + 100} MB, {cache.folder} has {free} MB left"
+            )
+        _run(["apt-get", "download", "-qq", package], folder, "run 'apt-get update' and try again")
+        for archive in folder.glob("*.deb"):
+            _run(["dpkg-deb", "-x", archive.name, "root"], folder, "is the disk full?")
+        cache.path("kernels", "x")
+        (folder / "root").replace(root)
+
+
+def _run(command: list[str], folder: Path, advice: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")]
+        reason = (errors or done.stderr.strip().splitlines() or ["no message"])[0]
+        raise UnavailableError(f"{' '.join(command)} failed: {reason}; {advice}")

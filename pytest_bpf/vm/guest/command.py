@@ -1,0 +1,136 @@
+"""The process that waits, warm, for its command, and becomes it."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import io
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+import types
+from typing import Any, NoReturn
+
+from pytest_bpf.vm.guest import warm
+
+
+def wait(supervisor: socket.socket) -> NoReturn:
+    """Warm up, say so, wait for the command; then leave this process as it does."""
+    os.setpgid(0, 0)
+    warm.warm_up()
+    gc.collect()
+    gc.freeze()
+    supervisor.send(b"!")
+    _, descriptors, _, _ = socket.recv_fds(supervisor, 1, 5)
+    supervisor.close()
+    new_root, message, *streams = descriptors
+    os.fchdir(new_root)
+    os.chroot(".")
+    os.close(new_root)
+    os.lseek(message, 0, os.SEEK_SET)
+    with os.fdopen(message, "rb") as file:
+        request = json.load(file)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    _leave(_run(request))
+
+
+def _run(request: dict[str, Any]) -> int:
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    try:
+        os.chdir(request["folder"])
+    except OSError as error:
+        print(f"pytest-bpf: {request['folder']}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 126
+    if request["inline"] is None:
+        return _execute(request["command"])
+    _refresh(request)
+    return _inline(**request["inline"])
+
+
+def _execute(command: list[str]) -> NoReturn:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)  # noqa: S606 (the command itself)
+    except OSError as error:
+        os.write(2, f"pytest-bpf: {command[0]}: {error.strerror}\n".encode())
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def _refresh(request: dict[str, Any]) -> None:
+    """Make this Python one that was started now, in the folder and with the paths of the host's."""
+    random.seed()
+    if generator := sys.modules.get("numpy.random"):
+        generator.seed()
+    tempfile.tempdir = None
+    tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 (its seed was saved)
+    sys.path[:] = request["path"]
+    importlib.invalidate_caches()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding=request["encoding"], line_buffering=stream is sys.stderr)
+
+
+def _inline(kind: str, what: str, arguments: list[str], unbuffered: bool) -> int:
+    """Run ``-c`` code, an ``-m`` module or a script as Python does; return the exit code."""
+    if unbuffered:
+        raw = io.FileIO(1, "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(raw, encoding=sys.stdout.encoding, write_through=True)
+    try:
+        if kind == "-c":
+            sys.argv[:] = ["-c", *arguments]
+            sys.path.insert(0, "")
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            main.__dict__["__builtins__"] = __builtins__
+            exec(compile(what, "<string>", "exec"), main.__dict__)  # noqa: S102 (what was asked)
+        elif kind == "-m":
+            sys.argv[:] = [what, *arguments]
+            sys.path.insert(0, os.getcwd())  # noqa: PTH109
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv[:] = [what, *arguments]
+            sys.path.insert(0, os.path.dirname(os.path.realpath(what)))  # noqa: PTH120
+            runpy.run_path(what, run_name="__main__")
+    except SystemExit as error:
+        return _code(error)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return -signal.SIGINT
+    except BaseException:  # noqa: BLE001 (whatever ends a program is printed, as Python does)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    print(error.code, file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End as Python does, but for freeing memory, which is slow and has no effect."""
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (what Python does
+    atexit._run_exitfuncs()  # noqa: SLF001  at its end, and has no other name)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 120
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code & 0xFF)

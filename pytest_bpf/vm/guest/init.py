@@ -1,0 +1,161 @@
+"""Process 1 of the machine: makes it ready, says so, and gives the one command it gets to run.
+
+Talks to the host in lines of JSON on the port ``control``. The command's streams are the ports
+``in``, ``out`` and ``err``, each joined to a pipe by a thread: a program sees ordinary pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+MACHINE = "/machine.json"
+CHUNK = 1 << 16
+
+
+def main() -> NoReturn:
+    """Boot, then serve; never return."""
+    machine = json.loads(Path(MACHINE).read_text())
+    sys.path[:] = machine["path"]
+    from pytest_bpf.vm.guest import root, system  # noqa: PLC0415 (the path is known only now)
+
+    root.mount_own()
+    for module in machine["modules"]:
+        try:
+            system.load_module(module)
+        except OSError as error:
+            print(f"pytest-bpf: {error}", flush=True)  # noqa: T201 (the console)
+    system.bring_up("lo")
+    ports = open_ports()
+    mine, theirs = socket.socketpair()
+    waiting = os.fork()
+    if waiting == 0:
+        from pytest_bpf.vm.guest import command  # noqa: PLC0415 (not in process 1)
+
+        for port in ports.values():
+            os.close(port)
+        mine.close()
+        command.wait(theirs)
+    theirs.close()
+    mine.recv(1)
+    Machine(ports, mine, waiting).serve()
+
+
+def open_ports() -> dict[str, int]:
+    """Open the virtio ports, by the names that the host gave them."""
+    folder = Path("/sys/class/virtio-ports")
+    while not folder.exists() or len(list(folder.iterdir())) < 4:
+        time.sleep(0.01)
+    named = {(port / "name").read_text().strip(): port.name for port in folder.iterdir()}
+    return {name: os.open(f"/dev/{device}", os.O_RDWR) for name, device in named.items()}
+
+
+class Machine:
+    """The machine from the moment it is ready: one command, its streams, its end."""
+
+    def __init__(self, ports: dict[str, int], warm: socket.socket, child: int) -> None:
+        self._ports = ports
+        self._warm = warm
+        self._child = child
+        self._control = os.fdopen(ports["control"], "rb", buffering=CHUNK, closefd=False)
+        self._sent = {"out": 0, "err": 0}
+        self._closed: set[str] = set()
+
+    def serve(self) -> NoReturn:
+        """Say that all is ready (here the state is saved), wait for the command, see it through."""
+        self._say(ready=True)
+        line = self._control.readline()
+        if not line:
+            self._end()
+        request = json.loads(line)
+        pumps = self._start(request, line)
+        threading.Thread(target=self._obey, daemon=True).start()
+        code = self._reap()
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        for pump in pumps:
+            pump.join()
+        os.sync()
+        self._say(exit=code, **self._sent)
+        while True:
+            signal.pause()
+
+    def _start(self, request: dict[str, Any], line: bytes) -> list[threading.Thread]:
+        from pytest_bpf.vm.guest import root, system  # noqa: PLC0415
+
+        time.clock_settime_ns(time.CLOCK_REALTIME, request["time_ns"])
+        system.add_entropy(bytes.fromhex(request["entropy"]))
+        try:
+            new_root = root.enter(request["writable"], request["modules"], os.uname().release)
+        except OSError as error:
+            self._say(failed=f"cannot mount {error.filename}: {error.strerror}")
+            self._end()
+        message = os.memfd_create("request")
+        os.write(message, line)
+        taken, given = zip(*(os.pipe() for _ in range(3)), strict=True)
+        theirs = [new_root, message, taken[0], given[1], given[2]]
+        socket.send_fds(self._warm, [b"!"], theirs)
+        for descriptor in theirs:
+            os.close(descriptor)
+        self._say(started=True)
+        threading.Thread(target=self._feed, args=(given[0],), daemon=True).start()
+        pumps = [
+            threading.Thread(target=self._drain, args=(name, taken[number]))
+            for number, name in ((1, "out"), (2, "err"))
+        ]
+        for pump in pumps:
+            pump.start()
+        return pumps
+
+    def _feed(self, pipe: int) -> None:
+        with suppress(OSError):
+            while data := os.read(self._ports["in"], CHUNK):
+                _write(pipe, data)
+        os.close(pipe)
+
+    def _drain(self, name: str, pipe: int) -> None:
+        while (data := os.read(pipe, CHUNK)) and name not in self._closed:
+            _write(self._ports[name], data)
+            self._sent[name] += len(data)
+        os.close(pipe)
+
+    def _obey(self) -> None:
+        while line := self._control.readline():
+            message = json.loads(line)
+            self._closed.add(message.get("closed"))
+            with suppress(ProcessLookupError):
+                os.killpg(self._child, message.get("signal", 0))
+        self._end()
+
+    def _reap(self) -> int:
+        while True:
+            child, status = os.wait()
+            if child == self._child:
+                return os.waitstatus_to_exitcode(status)
+
+    def _say(self, **message: object) -> None:
+        _write(self._ports["control"], json.dumps(message).encode() + b"\n")
+
+    def _end(self) -> NoReturn:
+        from pytest_bpf.vm.guest import system  # noqa: PLC0415
+
+        while True:
+            system.power_off()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+if __name__ == "__main__":
+    main()

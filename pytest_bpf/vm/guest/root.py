@@ -1,0 +1,67 @@
+"""The guest's file systems: its own at first, this machine's below them once a command is there."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pytest_bpf.vm.guest import system
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OWN = (
+    ("proc", "/proc", "proc"),
+    ("sys", "/sys", "sysfs"),
+    ("dev", "/dev", "devtmpfs"),
+    ("devpts", "/dev/pts", "devpts"),
+    ("shm", "/dev/shm", "tmpfs"),  # noqa: S108 (of the guest)
+    ("run", "/run", "tmpfs"),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2"),
+    ("bpf", "/sys/fs/bpf", "bpf"),
+    ("debugfs", "/sys/kernel/debug", "debugfs"),
+    ("tracefs", "/sys/kernel/tracing", "tracefs"),
+)
+"""Source, place and kind of what is mounted before the state is saved."""
+
+LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+
+MOVED = ("/proc", "/sys", "/dev", "/run")
+STAGE = "/.machine"
+NINE_P = "trans=virtio,version=9p2000.L,msize=262144"
+
+
+def mount_own() -> None:
+    """Mount what needs nothing of the host; what this kernel lacks is left out."""
+    for source, place, kind in OWN:
+        with suppress(OSError):
+            system.mount(source, place, kind)
+    for name, target in LINKS.items():
+        os.symlink(f"/proc/self/{target}", f"/dev/{name}")  # noqa: PTH211
+
+
+def enter(writable: Mapping[str, str], modules: str, release: str) -> int:
+    """Make the host's files the root, read-only below a private layer, and go there.
+
+    ``writable`` are 9p tags and the folders they become; ``modules`` is the host's folder of this
+    kernel's modules (or ""). Returns a descriptor of the new root, for other processes to follow.
+    """
+    host, upper, merged = (f"{STAGE}/{name}" for name in ("host", "upper", "merged"))
+    system.mount("root", host, "9p", system.MS_RDONLY, f"{NINE_P},cache=loose")
+    system.mount("upper", upper, "tmpfs")
+    for name in ("files", "work"):
+        os.mkdir(f"{upper}/{name}")  # noqa: PTH102
+    layers = f"lowerdir={host},upperdir={upper}/files,workdir={upper}/work"
+    system.mount("overlay", merged, "overlay", 0, layers)
+    for tag, folder in writable.items():
+        system.mount(tag, merged + folder, "9p", 0, f"{NINE_P},cache=mmap")
+    if modules:
+        with suppress(OSError):
+            system.mount(host + modules, f"{merged}/lib/modules/{release}", "", system.MS_BIND)
+    for place in MOVED:
+        system.mount(place, merged + place, "", system.MS_MOVE)
+    os.chdir(merged)
+    system.mount(merged, "/", "", system.MS_MOVE)
+    os.chroot(".")
+    return os.open("/", os.O_PATH | os.O_DIRECTORY)

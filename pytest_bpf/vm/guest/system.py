@@ -1,0 +1,66 @@
+"""The system calls of process 1 that Python lacks, through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_MOVE = 1, 2, 4, 4096, 8192
+RB_POWER_OFF = 0x4321FEDC
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
+FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """Mount on ``target``, which is made when it does not exist (``mount(2)``); raise `OSError`."""
+    os.makedirs(target, exist_ok=True)  # noqa: PTH103 (pathlib is not needed here otherwise)
+    words = (os.fsencode(word) for word in (source, target, kind))
+    _check(_libc.mount(*words, ctypes.c_ulong(flags), options.encode()), f"{source} on {target}")
+
+
+def load_module(path: str) -> None:
+    """Load a kernel module (``finit_module(2)``); one that is loaded already does not matter."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        number = FINIT_MODULE[os.uname().machine]
+        _check(_libc.syscall(number, descriptor, b"", 0), path)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def add_entropy(content: bytes) -> None:
+    """Mix ``content`` into the kernel's random numbers and draw a new key (``random(4)``)."""
+    descriptor = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        given = struct.pack("ii", len(content) * 8, len(content)) + content
+        fcntl.ioctl(descriptor, RNDADDENTROPY, given)
+        fcntl.ioctl(descriptor, RNDRESEEDCRNG)
+    finally:
+        os.close(descriptor)
+
+
+def power_off() -> None:
+    """End the machine."""
+    os.sync()
+    _libc.reboot(RB_POWER_OFF)
+
+
+def bring_up(interface: str) -> None:
+    """Set an interface up (``netdevice(7)``)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
+        request = struct.pack("16sh14x", interface.encode(), IFF_UP)
+        fcntl.ioctl(used, SIOCSIFFLAGS, request)

@@ -1,0 +1,39 @@
+"""The first root of the machine: a Python, its files at their own paths, modules to load."""
+
+from __future__ import annotations
+
+import json
+from typing import IO, TYPE_CHECKING
+
+from pytest_bpf.vm import modules
+from pytest_bpf.vm.cpio import Archive
+from pytest_bpf.vm.guest import init
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_bpf.vm.kernels import Kernel
+    from pytest_bpf.vm.python import Closure
+
+FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/.machine", "/root")  # noqa: S108 (of the guest)
+
+
+def write(output: IO[bytes], kernel: Kernel, closure: Closure, path: Sequence[str]) -> None:
+    """Write the archive; `init` finds its orders in ``/machine.json``."""
+    loaded = {}
+    if kernel.modules:
+        wanted = (*modules.NEEDED, *modules.WELCOME)
+        loaded = modules.closure(wanted, modules.available(kernel.modules))
+    archive = Archive(output)
+    for folder in FOLDERS:
+        archive.folder(folder)
+    archive.node("/dev/console", 5, 1)
+    archive.node("/dev/null", 1, 3)
+    names = [f"/modules/{name}.ko" for name in loaded]
+    for name, content in zip(names, loaded.values(), strict=True):
+        archive.content(name, content)
+    orders = {"modules": names, "path": list(path)}
+    archive.content(init.MACHINE, json.dumps(orders).encode())
+    for file in (init.__file__, *closure.files):
+        archive.host_path(file)
+    archive.close()

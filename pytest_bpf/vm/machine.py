@@ -1,0 +1,175 @@
+"""One process of qemu: started, joined by sockets, spoken to, and ended for certain."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_bpf.errors import BpfError
+from pytest_bpf.vm import qemu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from types import TracebackType
+
+    from qemu.qmp import QMPClient
+    from typing_extensions import Self
+
+TAIL = 25
+"""Lines of the console that an error shows."""
+
+NOISE = re.compile(r"^\s*$|\] +(\? |RIP: 0033|RSP: |[RCD]\w\w?: |Code: |[FGE]S: |PKRU|</?TASK>)")
+"""Lines of a kernel's last words that say nothing without its sources: registers, guesses."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class MachineError(BpfError):
+    """A machine that did not start, did not answer or died; the message ends with its console."""
+
+
+class Running:
+    """A running qemu; a context manager that leaves no process behind.
+
+    It dies with the thread that made it (``PR_SET_PDEATHSIG``), and powers itself off when the
+    socket of the port ``control`` is closed.
+    """
+
+    def __init__(
+        self, command: Callable[[qemu.Wiring], list[str]], inherited: Sequence[int] = ()
+    ) -> None:
+        pairs = {name: socket.socketpair() for name in ("qmp", *qemu.PORTS)}
+        self.sockets = {name: ours for name, (ours, _) in pairs.items()}
+        self._console: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (closed by close)
+        self._said = b""
+        theirs = {name: end.fileno() for name, (_, end) in pairs.items()}
+        console = self._console.fileno()
+        try:
+            self._process = subprocess.Popen(
+                command(qemu.Wiring(theirs, console)),
+                stdin=subprocess.DEVNULL,
+                stdout=self._console,
+                stderr=self._console,
+                pass_fds=(*theirs.values(), console, *inherited),
+                preexec_fn=_bound_to_us(),  # noqa: PLW1509 (one system call, no lock is taken)
+                start_new_session=True,
+            )
+        finally:
+            for _, end in pairs.values():
+                end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process id of qemu."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End qemu; safe to call again."""
+        self._process.kill()
+        self._process.wait()
+        for end in self.sockets.values():
+            end.close()
+        self._console.close()
+
+    def wait(self, timeout: float) -> None:
+        """Wait for qemu to end by itself, at most ``timeout`` seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+
+    def say(self, **message: object) -> None:
+        """Send a line to process 1."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.sockets["control"].sendall(json.dumps(message).encode() + b"\n")
+
+    def hear(self, timeout: float | None) -> dict[str, Any]:
+        """Return the next line from process 1.
+
+        Raises `MachineError` when there is none within ``timeout`` seconds (None: no limit), or
+        the machine has ended.
+        """
+        control = self.sockets["control"]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while b"\n" not in self._said:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([control], [], [], left)[0]:
+                raise self.error(f"did not answer within {timeout:g} s")
+            try:
+                data = control.recv(1 << 16)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self.wait(1)
+                raise self.error("ended by itself")
+            self._said += data
+        line, _, self._said = self._said.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def qmp(self, talk: Callable[[QMPClient], Coroutine[None, None, None]]) -> None:
+        """Talk with qemu once, by its protocol QMP; raise `MachineError` for what it refuses."""
+        import asyncio  # noqa: PLC0415 (as the next one)
+
+        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 (imported while qemu starts)
+
+        async def converse() -> None:
+            client = QMPClient("pytest-bpf")
+            await client.connect(self.sockets["qmp"].dup())
+            await talk(client)
+
+        logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+        try:
+            asyncio.run(converse())
+        except (QMPError, EOFError, OSError) as error:
+            self.wait(1)
+            raise self.error(f"could not be saved or restored ({error})") from None
+
+    def console(self) -> str:
+        """Return what qemu and the kernel have printed."""
+        size = os.fstat(self._console.fileno()).st_size
+        return os.pread(self._console.fileno(), size, 0).decode(errors="replace").replace("\r", "")
+
+    def error(self, what: str) -> MachineError:
+        """Return an error that says what happened, how qemu ended, and the console's last lines."""
+        code = self._process.poll()
+        ended = f" (qemu: {_ending(code)})" if code else ""
+        lines = [line for line in self.console().splitlines() if not NOISE.search(line)][-TAIL:]
+        tail = "".join(f"\n  | {line}" for line in lines) or " it printed nothing"
+        return MachineError(f"the virtual machine {what}{ended}; the end of its console:{tail}")
+
+
+def _ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _bound_to_us() -> Callable[[], None]:
+    parent = os.getpid()
+    prctl = ctypes.CDLL(None).prctl
+
+    def bind() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return bind

@@ -1,0 +1,163 @@
+"""qemu's command line, from a table of what differs between architectures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_bpf.errors import BpfError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_bpf.vm.kernels import Kernel
+
+PORTS = ("control", "in", "out", "err")
+"""The virtio ports between host and guest, each a socket on this side."""
+
+WRITABLE = 4
+"""How many folders can be writable: the devices are part of the saved state."""
+
+ROOT_TAG = "root"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What qemu calls the parts of a machine, as ``-machine help`` and so on list them."""
+
+    program: str
+    package: str
+    machine: str
+    emulated_cpu: str
+    console: str
+
+
+ARCHITECTURES = {
+    "x86_64": Architecture(
+        *("qemu-system-x86_64", "qemu-system-x86", "q35,smbus=off,sata=off,vmport=off,hpet=off"),
+        *("max,la57=off", "ttyS0"),
+    ),
+    "aarch64": Architecture(
+        "qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "max", "ttyAMA0"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine to make: its kernel and what it is made of; ``memory`` in MiB.
+
+    An ``exact`` machine counts: its clock advances one nanosecond an instruction (``-icount``).
+    """
+
+    kernel: Kernel
+    exact: bool = False
+    cpus: int = 1
+    memory: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.exact and self.cpus != 1:
+            raise BpfError(
+                f"an exact machine has one CPU, not {self.cpus}: qemu's -icount needs that"
+            )
+
+    @property
+    def architecture(self) -> Architecture:
+        """The row of the table for this machine's kernel."""
+        return ARCHITECTURES[self.kernel.architecture]
+
+    def accelerators(self) -> tuple[str, ...]:
+        """Return what to try, best first."""
+        usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+        return ("kvm", "tcg") if usable and not self.exact else ("tcg",)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a qemu is joined to, by its descriptors: a socket for qmp and each port, a console."""
+
+    sockets: Mapping[str, int]
+    console: int
+
+
+def program() -> str:
+    """Return the path of qemu for this architecture; raise `UnavailableError` without it."""
+    known = ARCHITECTURES.get(platform.machine())
+    if known is None:
+        raise UnavailableError(
+            f"no virtual machines on {platform.machine()}, only {', '.join(ARCHITECTURES)}"
+        )
+    found = shutil.which(known.program)
+    if not found:
+        raise UnavailableError(
+            f"there is no {known.program}; install Debian's or Ubuntu's {known.package} "
+            "(--no-install-recommends will do)"
+        )
+    return found
+
+
+def hardware(machine: Machine, accelerator: str) -> list[str]:
+    """Return the arguments that must be the same when a state is saved and restored."""
+    parts = machine.architecture
+    devices = [f"virtio-9p-pci,fsdev={tag},mount_tag={tag}" for tag in tags()]
+    ports = [f"virtserialport,chardev={name},name={name}" for name in PORTS]
+    arguments = [
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", f"{parts.machine},memory-backend=memory"),
+        *("-cpu", "host" if accelerator == "kvm" else parts.emulated_cpu),
+        *("-accel", "kvm" if accelerator == "kvm" else "tcg,tb-size=64"),
+        *("-smp", str(machine.cpus), "-m", str(machine.memory)),
+    ]
+    if machine.exact:
+        arguments += ["-icount", "shift=0,sleep=on"]
+    for device in ("virtio-serial-pci", *ports, *devices):
+        arguments += ["-device", device]
+    return arguments
+
+
+def backends(
+    machine: Machine, wiring: Wiring, memory: str, *, shared: bool, writable: Sequence[Path] = ()
+) -> list[str]:
+    """Return the arguments for what stands behind the hardware in this one process.
+
+    ``memory`` is the file that holds it; writes reach the file when it is ``shared``.
+    """
+    ram = f"size={machine.memory}M,mem-path={_escaped(memory)},share={'on' if shared else 'off'}"
+    chardevs = {name: f"socket,fd={number}" for name, number in wiring.sockets.items()}
+    chardevs["console"] = f"file,path=/dev/fd/{wiring.console},append=on"
+    arguments = [
+        *("-object", f"memory-backend-file,id=memory,{ram}"),
+        *("-mon", "chardev=qmp,mode=control", "-serial", "chardev:console"),
+    ]
+    for name, chardev in chardevs.items():
+        arguments += ["-chardev", f"{chardev},id={name}"]
+    for tag, folder in zip(tags(), exports(writable), strict=True):
+        export = f"path={_escaped(folder)},readonly={'on' if folder == '/' else 'off'}"
+        arguments += ["-fsdev", f"local,id={tag},{export},security_model=none,multidevs=remap"]
+    return arguments
+
+
+def command_line(machine: Machine, python: str, script: str) -> str:
+    """Return the kernel's command line; process 1 is ``python`` running ``script``."""
+    words = [f"console={machine.architecture.console}", "quiet", "panic=-1", "mitigations=off"]
+    return " ".join([*words, f'rdinit="{python}"', "--", f'"{script}"'])
+
+
+def tags() -> list[str]:
+    """Return the tags of the 9p devices: the root's, then the writable folders'."""
+    return [ROOT_TAG, *(f"writable{number}" for number in range(WRITABLE))]
+
+
+def exports(writable: Sequence[Path]) -> list[str]:
+    """Return the folder behind each of `tags`; those not in use show the root, read-only."""
+    folders = [str(folder) for folder in writable]
+    return ["/", *folders, *["/"] * (WRITABLE - len(folders))]
+
+
+def _escaped(path: str) -> str:
+    """Return a path as qemu's option parser takes it."""
+    return path.replace(",", ",,")

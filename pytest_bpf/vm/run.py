@@ -1,0 +1,126 @@
+"""Running one command in a machine, its streams and its exit status as if it ran here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.errors import BpfError
+from pytest_bpf.vm import qemu, state, streams
+from pytest_bpf.vm.command import inline
+from pytest_bpf.vm.machine import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_bpf.vm.machine import Running
+    from pytest_bpf.vm.qemu import Machine
+    from pytest_bpf.vm.state import Saved
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds in which a restored machine must have mounted this machine's files."""
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run(machine: Machine, command: Sequence[str], writable: Sequence[Path] = ()) -> int:
+    """Run ``command`` in a restored machine and return its exit status.
+
+    Standard input, output and error are this process's own. ``writable`` are folders in which the
+    command's files stay; everything else it writes is gone with the machine. A command that a
+    signal ended gives 128 plus its number. Raises `BpfError` for a folder that is not there, and
+    `MachineError` when the machine dies; its kernel's last words are in the message.
+    """
+    folders = [_writable(folder) for folder in writable]
+    if len(folders) > qemu.WRITABLE:
+        raise BpfError(f"{len(folders)} writable folders; a machine has {qemu.WRITABLE} at most")
+    running = _started(machine, command, folders)
+    with running:
+        outputs = {
+            name: streams.Output(running.sockets[name], target, partial(running.say, closed=name))
+            for name, target in (("out", 1), ("err", 2))
+        }
+        streams.feed(0, running.sockets["in"])
+        with _forwarding(running):
+            ended = running.hear(None)
+        for name, output in outputs.items():
+            output.wait(ended[name])
+    code: int = ended["exit"]
+    return code if code >= 0 else 128 - code
+
+
+def _started(machine: Machine, command: Sequence[str], writable: Sequence[Path]) -> Running:
+    """Restore a machine and give it its command; a state that does not work is made again, once."""
+    path = _path()
+    request = _request(machine, command, path, writable)
+    try:
+        return _given(state.opened(machine, path), request, writable)
+    except MachineError as error:
+        print(f"pytest-bpf: the saved machine does not work: {error}", file=sys.stderr)  # noqa: T201
+    return _given(state.opened(machine, path, afresh=True), request, writable)
+
+
+def _given(saved: Saved, request: dict[str, Any], writable: Sequence[Path]) -> Running:
+    """Restore ``saved`` and hand it the request; raise `MachineError` when it does not take it."""
+    with saved, ExitStack() as undo:
+        running = undo.enter_context(saved.restore(writable))
+        running.say(**request | {"time_ns": time.time_ns()})
+        answer = running.hear(ANSWER_TIMEOUT)
+        if "failed" in answer:
+            raise running.error(answer["failed"])
+        undo.pop_all()
+    return running
+
+
+def _request(
+    machine: Machine, command: Sequence[str], path: list[str], writable: Sequence[Path]
+) -> dict[str, Any]:
+    how = inline(command)
+    modules = machine.kernel.modules
+    return {
+        "command": list(command),
+        "inline": how and asdict(how),
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+        "path": path,
+        "encoding": sys.stdout.encoding,
+        "modules": str(modules.resolve()) if modules else "",
+        "writable": dict(zip(qemu.tags()[1:], map(str, writable), strict=False)),
+        "entropy": secrets.token_hex(64),
+    }
+
+
+def _path() -> list[str]:
+    """Return ``sys.path`` without what the way this command was started put in front."""
+    ours = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
+    return [os.path.abspath(folder) for folder in ours]  # noqa: PTH100 (links stay)
+
+
+def _writable(folder: Path) -> Path:
+    found = folder.resolve()
+    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+        raise BpfError(f"cannot make {folder} writable: it is not a folder that you can write to")
+    return found
+
+
+@contextmanager
+def _forwarding(running: Running) -> Iterator[None]:
+    """Give the command the signals that come here meanwhile."""
+
+    def forward(number: int, _frame: object) -> None:
+        running.say(signal=number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

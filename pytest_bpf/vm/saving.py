@@ -1,0 +1,134 @@
+"""Making a saved machine: boot, wait until Python is warm there, keep all as it is then."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.compile.cache import open_cache
+from pytest_bpf.errors import BpfError
+from pytest_bpf.vm import image, initramfs, kernels, python, qemu
+from pytest_bpf.vm.guest import init
+from pytest_bpf.vm.machine import Running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qemu.qmp import QMPClient
+
+    from pytest_bpf.vm.place import Place
+    from pytest_bpf.vm.qemu import Wiring
+
+BOOT_TIMEOUT = {"kvm": 20.0, "tcg": 180.0}
+"""Seconds a boot with the warm-up may take: ten times what it does."""
+
+ROOM = 700
+"""MiB of disk that saving needs for a while; a good half of it stays."""
+
+UNUSED = 14 * 24 * 3600
+"""Seconds after which a state that no run has used is removed."""
+
+IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+"""The memory is a file already, so it stays out of the stream."""
+
+STREAM = {"uri": "fd:state"}
+
+
+def save(place: Place) -> None:
+    """Boot, wait until Python is warm, and keep what the machine is then."""
+    machine, cache = place.machine, open_cache()
+    started = time.monotonic()
+    kernels.require_modules(machine.kernel)
+    _note(f"saving a machine with kernel {machine.kernel} ({place.accelerator}), once: ", end="")
+    with cache.workspace() as folder:
+        free = shutil.disk_usage(folder).free >> 20
+        if free < ROOM:
+            raise BpfError(
+                f"saving a machine needs {ROOM} MiB, {cache.folder} has {free} MiB left; make room "
+                "there, or set PYTEST_BPF_CACHE to another folder"
+            )
+        _note("reading what Python imports, ", end="")
+        closure = python.inspect(list(place.path))
+        stamp: dict[str, Any] = {"python": python.stamp(closure, place.path)}
+        with (folder / "initramfs").open("wb") as output:
+            initramfs.write(output, machine.kernel, closure, place.path)
+        plain = image.extract(machine.kernel.image)
+        kernel = machine.kernel.image
+        if plain:
+            kernel = folder / "vmlinux"
+            kernel.write_bytes(plain)
+        state = folder / "state"
+        state.mkdir(mode=0o700)
+        _note("booting, ", end="")
+        _boot(place, kernel, folder / "initramfs", state)
+        stamp["devices"] = hashlib.sha256((state / "devices").read_bytes()).hexdigest()
+        (state / "stamp.json").write_text(json.dumps(stamp))
+        place.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            place.folder.rename(folder / "old")
+        state.rename(place.folder)
+    _forget_old(place.folder.parent)
+    _note(f"{time.monotonic() - started:.0f} s")
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove the states that no run has used for `UNUSED` seconds."""
+    for state in folder.iterdir():
+        if state.stat().st_atime < time.time() - UNUSED:
+            if state.is_dir():
+                shutil.rmtree(state, ignore_errors=True)
+            else:
+                state.unlink(missing_ok=True)
+
+
+def _boot(place: Place, kernel: Path, archive: Path, state: Path) -> None:
+    machine = place.machine
+    descriptor = os.open(state / "devices", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def command(wiring: Wiring) -> list[str]:
+        words = qemu.command_line(machine, sys.executable, init.__file__)
+        return [
+            qemu.program(),
+            *qemu.hardware(machine, place.accelerator),
+            *qemu.backends(machine, wiring, str(state / "memory"), shared=True),
+            *("-kernel", str(kernel), "-initrd", str(archive), "-append", words),
+        ]
+
+    async def migrate(client: QMPClient) -> None:
+        import asyncio  # noqa: PLC0415 (loaded by the client, costly)
+
+        await give_stream(client, descriptor)
+        await client.execute("migrate", STREAM)
+        while True:
+            status = await client.execute("query-migrate")
+            match status:
+                case {"status": "completed"}:
+                    break
+                case {"status": "failed" | "cancelled"}:
+                    raise OSError(f"saving failed: {status}")
+            await asyncio.sleep(0.05)
+
+    try:
+        with Running(command) as running:
+            running.hear(BOOT_TIMEOUT[place.accelerator])
+            _note("saving, ", end="")
+            running.qmp(migrate)
+    finally:
+        os.close(descriptor)
+
+
+async def give_stream(client: QMPClient, descriptor: int) -> None:
+    """Give qemu the file of the stream, and tell it that the memory is not part of it."""
+    await client.execute("migrate-set-capabilities", IGNORE_SHARED)
+    client.send_fd_scm(descriptor)
+    await client.execute("getfd", {"fdname": "state"})
+
+
+def _note(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)  # noqa: T201 (progress)

@@ -1,0 +1,230 @@
+"""What a machine is made of, without starting one."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import platform
+import stat
+import struct
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.vm import image, kernels, modules, python, qemu
+from pytest_bpf.vm.command import Inline, inline
+from pytest_bpf.vm.cpio import Archive
+from pytest_bpf.vm.kernels import Kernel
+
+X86 = Kernel("6.1.0-9-amd64", Path("/k/vmlinuz"), None, "x86_64")
+ARM = Kernel("6.1.0-9-arm64", Path("/k/Image"), None, "aarch64")
+
+
+def entries(archive: bytes) -> dict[str, tuple[int, int, bytes]]:
+    """Read an archive back: name to mode, time and content."""
+    found: dict[str, tuple[int, int, bytes]] = {}
+    at = 0
+    while True:
+        assert archive[at : at + 6] == b"070701"
+        fields = [int(archive[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        name = archive[at + 110 : at + 110 + fields[11] - 1].decode()
+        start = at + (110 + fields[11] + 3) // 4 * 4
+        if name == "TRAILER!!!":
+            return found
+        assert name not in found
+        found[name] = (fields[1], fields[5], archive[start : start + fields[6]])
+        at = start + (fields[6] + 3) // 4 * 4
+
+
+def test_an_archive_keeps_paths_links_modes_and_times(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/script").write_text("#!x\n")
+    (tmp_path / "real/script").chmod(0o751)
+    os.utime(tmp_path / "real/script", (1, 1_600_000_000))
+    (tmp_path / "way").symlink_to("real")
+    (tmp_path / "name").symlink_to(tmp_path / "way/script")
+    output = io.BytesIO()
+    archive = Archive(output)
+    archive.host_path(str(tmp_path / "name"))
+    archive.host_path(str(tmp_path / "way/script"))
+    archive.host_path(str(tmp_path / "absent"))
+    archive.content("/a/b/odd", b"12345")
+    archive.node("/dev/null", 1, 3)
+    archive.close()
+    found = entries(output.getvalue())
+    here = str(tmp_path).lstrip("/")
+    mode, mtime, content = found[f"{here}/real/script"]
+    assert (stat.S_IMODE(mode), mtime, content) == (0o751, 1_600_000_000, b"#!x\n")
+    assert found[f"{here}/way"][2] == b"real"
+    assert found[f"{here}/name"][2] == os.fsencode(tmp_path / "way/script")
+    assert stat.S_ISLNK(found[f"{here}/way"][0])
+    assert stat.S_ISDIR(found["a/b"][0])
+    assert found["a/b/odd"][2] == b"12345"
+    assert stat.S_ISCHR(found["dev/null"][0])
+    assert f"{here}/absent" not in found
+    names = list(found)
+    assert names.index("a") < names.index("a/b") < names.index("a/b/odd")
+
+
+def module(path: Path, depends: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = b"\x7fELF\0license=GPL\0depends=" + depends.encode() + b"\0name=x\0"
+    path.write_bytes(lzma.compress(content) if path.suffix == ".xz" else content)
+
+
+def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
+    module(tmp_path / "kernel/top-one.ko", "middle,base")
+    module(tmp_path / "kernel/middle.ko.xz", "base")
+    module(tmp_path / "kernel/base.ko", "")
+    available = modules.available(tmp_path)
+    assert set(available) == {"top_one", "middle", "base"}
+    loaded = modules.closure(["top_one", "built_in"], available)
+    assert list(loaded) == ["base", "middle", "top_one"]
+    assert loaded["middle"].startswith(b"\x7fELF")
+
+
+def test_a_kernel_without_9p_is_refused_by_name(tmp_path: Path) -> None:
+    for name in ("virtio_pci", "9p", "overlay"):
+        module(tmp_path / f"kernel/{name}.ko", "")
+    (tmp_path / "modules.builtin").write_text("kernel/drivers/char/virtio_console.ko\n")
+    kernel = Kernel("6.1", tmp_path / "vmlinuz", tmp_path, "x86_64")
+    with pytest.raises(BpfError, match=r"kernel 6\.1 .* lacks 9pnet_virtio: neither built in"):
+        kernels.require_modules(kernel)
+    module(tmp_path / "kernel/9pnet_virtio.ko", "")
+    kernels.require_modules(kernel)
+
+
+def bzimage(release: str, payload: bytes) -> bytes:
+    head = bytearray(1024)
+    head[0x1F1] = 1
+    head[0x202:0x206] = b"HdrS"
+    text = f"{release} (builder@host) #1\0".encode()
+    struct.pack_into("<HH", head, 0x206, 0x020F, 0)
+    struct.pack_into("<H", head, 0x20E, 0x300 - 0x200)
+    struct.pack_into("<II", head, 0x248, 0, len(payload))
+    head[0x300 : 0x300 + len(text)] = text
+    return bytes(head) + payload + b"\0\0\0\1"
+
+
+def elf(machine: int) -> bytes:
+    return b"\x7fELF" + bytes(14) + struct.pack("<H", machine) + b"Xen\0Linux version 5.9.1 (x)"
+
+
+def test_an_image_says_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(bzimage("6.9.7-test", lzma.compress(elf(62))))
+    assert image.identify(path) == image.Image("x86_64", "6.9.7-test")
+    assert image.extract(path) == elf(62)
+    path.write_bytes(elf(183))
+    assert image.identify(path) == image.Image("aarch64", "5.9.1")
+    assert image.extract(path) is None
+
+
+def test_an_image_whose_payload_is_broken_boots_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(bzimage("6.9.7-test", lzma.compress(elf(62))[:40] + b"?" * 40))
+    assert image.extract(path) is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is for another machine")
+def test_the_wrong_images_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(b"hello" * 1000)
+    with pytest.raises(BpfError, match="is not a kernel image"):
+        kernels.find(str(path))
+    path.write_bytes(elf(183))
+    with pytest.raises(BpfError, match="is for aarch64, this machine is x86_64"):
+        kernels.find(str(path))
+    with pytest.raises(BpfError, match=r"no kernel image .*: no such file or folder"):
+        kernels.find(str(tmp_path / "absent"))
+    with pytest.raises(BpfError, match="neither a built one"):
+        kernels.find(str(tmp_path))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is for another machine")
+def test_kernels_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_BPF_CACHE", str(tmp_path / "cache"))
+    for release in ("6.1.9", "6.1.10", "6.12.1"):
+        root = tmp_path / "cache/kernels" / release
+        (root / "lib/modules" / release).mkdir(parents=True)
+        (root / "boot").mkdir()
+        (root / "boot" / f"vmlinuz-{release}").write_bytes(bzimage(release, b""))
+    newest = kernels.find("6.1")
+    assert newest is not None
+    assert newest.release == "6.1.10"
+    assert newest.modules == tmp_path / "cache/kernels/6.1.10/lib/modules/6.1.10"
+    with pytest.raises(BpfError, match=r"no kernel '5\.99' .*6\.1\.10"):
+        kernels.find("5.99")
+    layout = kernels.find(str(tmp_path / "cache/kernels/6.12.1"))
+    assert layout is not None
+    assert layout.modules == tmp_path / "cache/kernels/6.12.1/lib/modules/6.12.1"
+    tree = tmp_path / "linux"
+    (tree / "arch/x86/boot").mkdir(parents=True)
+    (tree / "arch/x86/boot/bzImage").write_bytes(bzimage("6.13.0-rc1", b""))
+    (tree / "modules.order").write_text("")
+    built = kernels.find(str(tree))
+    assert built == Kernel("6.13.0-rc1", tree / "arch/x86/boot/bzImage", tree, "x86_64")
+    assert kernels.find(str(tree / "arch/x86/boot/bzImage")) == built
+    assert kernels.find("host") is None
+
+
+def test_the_command_line_follows_the_architecture() -> None:
+    wiring = qemu.Wiring({"qmp": 5, "control": 6, "in": 7, "out": 8, "err": 9}, 10)
+    for kernel, machine, console in ((X86, "q35", "ttyS0"), (ARM, "virt", "ttyAMA0")):
+        made = qemu.Machine(kernel)
+        hardware = qemu.hardware(made, "tcg")
+        assert hardware[hardware.index("-machine") + 1].split(",")[0] == machine
+        assert f"console={console}" in qemu.command_line(made, "/py", "/init").split()
+        assert "-icount" not in hardware
+    exact = qemu.hardware(qemu.Machine(X86, exact=True), "tcg")
+    assert exact[exact.index("-icount") + 1] == "shift=0,sleep=on"
+    made = qemu.Machine(X86)
+    behind = qemu.backends(made, wiring, "/m,1", shared=False, writable=[Path("/w,x")])
+    assert "memory-backend-file,id=memory,size=1024M,mem-path=/m,,1,share=off" in behind
+    writable = [word for word in behind if "readonly=off" in word]
+    assert writable == [
+        "local,id=writable0,path=/w,,x,readonly=off,security_model=none,multidevs=remap"
+    ]
+    assert qemu.Machine(X86, exact=True).accelerators() == ("tcg",)
+
+
+def test_an_exact_machine_has_one_cpu() -> None:
+    with pytest.raises(BpfError, match="has one CPU, not 2"):
+        qemu.Machine(X86, exact=True, cpus=2)
+
+
+def test_no_qemu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UnavailableError, match=r"there is no qemu-system-\w+; install"):
+        qemu.program()
+
+
+def test_plain_python_commands_run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    us = sys.executable
+    assert inline([us, "-u", "-c", "x", "1"]) == Inline("-c", "x", ["1"], unbuffered=True)
+    assert inline([us, "-m", "pytest", "-q"]) == Inline("-m", "pytest", ["-q"], unbuffered=False)
+    assert inline([us, "a.py"]) == Inline("", "a.py", [], unbuffered=False)
+    for other in (["ls"], [us], [us, "-X", "dev", "a.py"], [us, "-c"], ["/nowhere/python", "a"]):
+        assert inline(other) is None
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    assert inline([us, "a.py"]) is None
+
+
+def test_a_changed_file_makes_a_saved_python_stale(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("1")
+    closure = python.Closure((str(tmp_path / "one.py"),), ("one", "two"))
+    path = [str(tmp_path)]
+    stamp = python.stamp(closure, path)
+    assert python.is_current(stamp, path)
+    (tmp_path / "other.txt").touch()
+    assert python.is_current(stamp, path)
+    (tmp_path / "two.py").touch()
+    assert not python.is_current(stamp, path)
+    (tmp_path / "two.py").unlink()
+    assert python.is_current(stamp, path)
+    os.utime(tmp_path / "one.py", (1, time.time() - 9))
+    assert not python.is_current(stamp, path)
