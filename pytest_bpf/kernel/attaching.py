@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import c_char_p, c_uint32, c_uint64
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import libbpf, perf
+from pytest_bpf.kernel import libbpf, perf_event
+from pytest_bpf.kernel.libbpf_options import MultiOptions, TcHook, TcOptions
 from pytest_bpf.kernel.mounts import tracefs, with_tracefs
 from pytest_bpf.kernel.probe import Variant, closing, in_private_network, program
 from pytest_bpf.kernel.variants import TRACEPOINT, AttachType, struct_ops, tracing
@@ -32,37 +33,6 @@ XDP_FLAGS_SKB_MODE = 1 << 1
 BPF_TC_INGRESS = 1 << 0
 LSM_ID_BPF = 109
 SYS_LSM_LIST_MODULES = 461
-
-
-class _TcHook(ctypes.Structure):
-    """``struct bpf_tc_hook`` of ``bpf/libbpf.h``."""
-
-    _fields_ = (("sz", c_size_t), ("ifindex", c_int), ("attach_point", c_int), ("parent", c_uint32))
-
-
-class _TcOptions(ctypes.Structure):
-    """``struct bpf_tc_opts``."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("prog_fd", c_int),
-        *((name, c_uint32) for name in ("flags", "prog_id", "handle", "priority")),
-    )
-
-
-class _MultiOptions(ctypes.Structure):
-    """``struct bpf_link_create_opts`` of ``bpf/bpf.h`` with its member ``kprobe_multi``."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("flags", c_uint32),
-        ("iter_info", c_void_p),
-        ("iter_info_len", c_uint32),
-        ("target_btf_id", c_uint32),
-        ("multi_flags", c_uint32),
-        ("cnt", c_uint32),
-        *((name, c_void_p) for name in ("syms", "addrs", "cookies")),
-    )
 
 
 def _raw_tracepoint() -> None:
@@ -93,36 +63,34 @@ def _tracepoint() -> None:
 
         def attach() -> None:
             event = Path(tracefs() or "", "events/sched", TRACEPOINT, "id")
-            perf.attach(perf.TRACEPOINT, int(event.read_text()), fd)
+            perf_event.attach_once(perf_event.TRACEPOINT, int(event.read_text()), fd)
 
         with_tracefs(attach)
 
 
 def _kprobe(*, on_return: bool) -> None:
     with program("kprobe") as fd:
-        perf.attach_dynamic("kprobe", KERNEL_FUNCTION, fd, on_return=on_return)
+        perf_event.attach_dynamic("kprobe", KERNEL_FUNCTION, fd, on_return=on_return)
 
 
 @cache
 def _uprobe(*, on_return: bool) -> None:
     with program("kprobe") as fd, closing(os.memfd_create("pytest-bpf-probe")) as file:
         os.ftruncate(file, os.sysconf("SC_PAGE_SIZE"))
-        perf.attach_dynamic("uprobe", f"/proc/self/fd/{file}", fd, on_return=on_return)
+        perf_event.attach_dynamic("uprobe", f"/proc/self/fd/{file}", fd, on_return=on_return)
 
 
 def _kprobe_multi() -> None:
     kind = AttachType.TRACE_KPROBE_MULTI
     with program("kprobe", Variant(kind)) as fd:
         names = (c_char_p * 1)(KERNEL_FUNCTION.encode())
-        options = _MultiOptions(
-            sz=ctypes.sizeof(_MultiOptions), cnt=1, syms=ctypes.addressof(names)
-        )
+        options = MultiOptions(cnt=1, syms=ctypes.addressof(names))
         os.close(libbpf.call("bpf_link_create", fd, 0, kind, ctypes.byref(options)))
 
 
 def _perf_event() -> None:
     with program("perf_event") as fd:
-        perf.attach(perf.SOFTWARE, perf.CPU_CLOCK, fd, period=10**9)
+        perf_event.attach_once(perf_event.SOFTWARE, perf_event.CPU_CLOCK, fd, period=10**9)
 
 
 def _xdp() -> None:
@@ -132,9 +100,9 @@ def _xdp() -> None:
 
 
 def _tc() -> None:
-    hook = _TcHook(sz=ctypes.sizeof(_TcHook), ifindex=LO, attach_point=BPF_TC_INGRESS)
+    hook = TcHook(ifindex=LO, attach_point=BPF_TC_INGRESS)
     with program("sched_cls") as fd:
-        options = _TcOptions(sz=ctypes.sizeof(_TcOptions), prog_fd=fd)
+        options = TcOptions(prog_fd=fd)
 
         def attach() -> None:
             libbpf.call("bpf_tc_hook_create", ctypes.byref(hook))

@@ -10,8 +10,13 @@ import platform
 from ctypes import c_uint32, c_uint64
 from pathlib import Path
 
+from pytest_bpf.errors import UnavailableError
+
 SOFTWARE = 1
 """``PERF_TYPE_SOFTWARE``."""
+
+TRACEPOINT = 2
+"""``PERF_TYPE_TRACEPOINT``."""
 
 CPU_CLOCK, BPF_OUTPUT = 0, 10
 """``PERF_COUNT_SW_CPU_CLOCK`` and ``PERF_COUNT_SW_BPF_OUTPUT``."""
@@ -23,8 +28,12 @@ FREQUENCY = 1 << 10
 FORMAT_LOST = 1 << 4
 """``PERF_FORMAT_LOST``: reading an event gives its value and what it lost."""
 
+DISABLED = 1 << 0
+"""The bit ``disabled`` of the same flags."""
+
 CLOSE_ON_EXEC = 1 << 3
-ENABLE = 0x2400
+ENABLE, SET_BPF = 0x2400, 0x40042408
+DEVICES = Path("/sys/bus/event_source/devices")
 _NUMBERS = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
 
 
@@ -41,7 +50,8 @@ class Attributes(ctypes.Structure):
         ("flags", c_uint64),
         ("wakeup_events", c_uint32),
         ("bp_type", c_uint32),
-        ("rest", c_uint64 * 8),
+        ("config1", c_uint64),
+        ("rest", c_uint64 * 7),
     )
 
 
@@ -95,3 +105,33 @@ def online_cpus() -> list[int]:
         first, _, last = part.partition("-")
         found.extend(range(int(first), int(last or first) + 1))
     return found
+
+
+def attach_once(kind: int, config: int, program: int, *, period: int = 0, extra: int = 0) -> None:
+    """Attach a program to a new event on one CPU that counts nothing, and take both apart again.
+
+    ``extra`` is ``config1`` of ``struct perf_event_attr``. Raises `OSError`.
+    """
+    attributes = Attributes(type=kind, config=config, sample_period=period, config1=extra)
+    attributes.flags = DISABLED
+    event = open_event(attributes, cpu=min(os.sched_getaffinity(0)))
+    try:
+        fcntl.ioctl(event, SET_BPF, program)
+    finally:
+        os.close(event)
+
+
+def attach_dynamic(device: str, target: str, program: int, *, on_return: bool) -> None:
+    """Attach a program to a new ``kprobe`` or ``uprobe`` event at offset 0 of ``target``.
+
+    ``target`` is a kernel function or a file. Raises `OSError`, and `UnavailableError` when the
+    kernel has no such events.
+    """
+    try:
+        kind = int((DEVICES / device / "type").read_text(encoding="ascii"))
+        bit = (DEVICES / device / "format/retprobe").read_text(encoding="ascii")
+    except OSError:
+        raise UnavailableError(f"this kernel has no {device}s") from None
+    config = 1 << int(bit.strip().removeprefix("config:")) if on_return else 0
+    name = ctypes.create_string_buffer(target.encode())
+    attach_once(kind, config, program, extra=ctypes.addressof(name))

@@ -8,13 +8,13 @@ import os
 import struct
 import threading
 from contextlib import contextmanager
-from ctypes import c_int, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import btf, enums, libbpf
+from pytest_bpf.kernel.libbpf_options import LoadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,33 +59,6 @@ RETURN_0 = instruction(0xB7) + instruction(0x95)
 BPF_F_SLEEPABLE = 1 << 4
 
 LOG_SIZE = 1 << 16
-
-
-class LoadOptions(ctypes.Structure):
-    """``struct bpf_prog_load_opts`` of ``bpf/bpf.h``."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("attempts", c_int),
-        ("expected_attach_type", c_uint32),
-        ("prog_btf_fd", c_uint32),
-        ("prog_flags", c_uint32),
-        ("prog_ifindex", c_uint32),
-        ("kern_version", c_uint32),
-        ("attach_btf_id", c_uint32),
-        ("attach_prog_fd", c_uint32),
-        ("attach_btf_obj_fd", c_uint32),
-        ("fd_array", c_void_p),
-        ("func_info", c_void_p),
-        ("func_info_cnt", c_uint32),
-        ("func_info_rec_size", c_uint32),
-        ("line_info", c_void_p),
-        ("line_info_cnt", c_uint32),
-        ("line_info_rec_size", c_uint32),
-        ("log_level", c_uint32),
-        ("log_size", c_uint32),
-        ("log_buf", c_void_p),
-    )
 
 
 @dataclass(frozen=True)
@@ -139,7 +112,6 @@ def _load(
     log_level: int = 0,
 ) -> int:
     options = LoadOptions(
-        sz=ctypes.sizeof(LoadOptions),
         expected_attach_type=variant.attach_type,
         attach_btf_id=variant.attach_btf_id,
         prog_flags=variant.flags,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AttachError, BpfError, UnavailableError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.attach_options import IterOptions, KprobeOptions, LinkOptions, UprobeOptions
+from pytest_bpf.kernel.libbpf_options import IterOptions, KprobeOptions, LinkOptions, UprobeOptions
 from pytest_bpf.kernel.mounts import with_tracefs
 from pytest_bpf.kernel.perf_event import online_cpus, open_cpu_clock
 from pytest_bpf.objects import tc

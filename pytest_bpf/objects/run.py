@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-from ctypes import c_int, c_size_t, c_uint32, c_void_p
+from ctypes import c_void_p
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import RunError, ValueTypeError
 from pytest_bpf.kernel import libbpf
 from pytest_bpf.kernel.elements import NOT_SUPPORTED
+from pytest_bpf.kernel.libbpf_options import RunOptions
 from pytest_bpf.kernel.values import codec
 
 if TYPE_CHECKING:
@@ -44,28 +45,6 @@ class Run:
     context: Any = None
 
 
-class _RunOptions(ctypes.Structure):
-    """``struct bpf_test_run_opts`` of ``bpf/bpf.h``."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("data_in", c_void_p),
-        ("data_out", c_void_p),
-        ("data_size_in", c_uint32),
-        ("data_size_out", c_uint32),
-        ("ctx_in", c_void_p),
-        ("ctx_out", c_void_p),
-        ("ctx_size_in", c_uint32),
-        ("ctx_size_out", c_uint32),
-        ("retval", c_uint32),
-        ("repeat", c_int),
-        ("duration", c_uint32),
-        ("flags", c_uint32),
-        ("cpu", c_uint32),
-        ("batch_size", c_uint32),
-    )
-
-
 def run_program(
     program: LoadedProgram,
     data: bytes,
@@ -80,8 +59,7 @@ def run_program(
     if not 0 < repeat < 2**31 or not 0 <= (cpu or 0) < 2**31:
         raise RunError(f"program {program.name!r} cannot be test-run with {repeat=}, {cpu=}")
     packet = program.type in PACKET_TYPES
-    options = _RunOptions(repeat=repeat if packet else 0, batch_size=batch_size)
-    options.sz = ctypes.sizeof(options)
+    options = RunOptions(repeat=repeat if packet else 0, batch_size=batch_size)
     options.flags = (RUN_ON_CPU if cpu is not None else 0) | (LIVE_FRAMES if live else 0)
     options.cpu = cpu or 0
     out = ctypes.create_string_buffer(len(data) + OUT_ROOM)

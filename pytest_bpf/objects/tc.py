@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AttachError, PlaceError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.attach_options import TcHook, TcOptions
+from pytest_bpf.kernel.libbpf_options import TcHook, TcOptions
 from pytest_bpf.objects.link import Link
 from pytest_bpf.objects.targets import interface, named, told
 

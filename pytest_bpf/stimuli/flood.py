@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import StimulusError, UnavailableError
 from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.libbpf_options import RunOptions
 from pytest_bpf.stimuli.frames import Tap, pace_of
 from pytest_bpf.stimuli.sent import Sent
 
@@ -45,28 +46,6 @@ and 256 loses 41 % where the receiving stack is slower than the generator."""
 SIOCETHTOOL = 0x8946
 ETHTOOL_GGRO, ETHTOOL_SGRO = 0x2B, 0x2C
 """linux/sockios.h, linux/ethtool.h."""
-
-
-class RunOptions(ctypes.Structure):
-    """``struct bpf_test_run_opts`` of bpf/bpf.h."""
-
-    _fields_ = [
-        ("sz", ctypes.c_size_t),
-        ("data_in", ctypes.c_char_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_char_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    ]
 
 
 def flood(
@@ -111,10 +90,9 @@ def generate(ifindex: int, frame: bytes, count: int) -> None:
     """
     context = struct.pack("<6I", 0, len(frame), 0, ifindex, 0, 0)
     options = RunOptions(
-        sz=ctypes.sizeof(RunOptions),
-        data_in=frame,
+        data_in=ctypes.cast(ctypes.c_char_p(frame), ctypes.c_void_p),
         data_size_in=len(frame),
-        ctx_in=context,
+        ctx_in=ctypes.cast(ctypes.c_char_p(context), ctypes.c_void_p),
         ctx_size_in=len(context),
         repeat=count,
         flags=BPF_F_TEST_XDP_LIVE_FRAMES,

@@ -1,0 +1,142 @@
+"""The structures by which libbpf is told what to do: ``struct *_opts`` of its headers."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p
+
+
+class _Options(ctypes.Structure):
+    """A structure that begins with its own size, ``sz``, which is filled in."""
+
+    def __init__(self, **members: object) -> None:
+        super().__init__(sz=ctypes.sizeof(self), **members)
+
+
+class KprobeOptions(_Options):
+    """``struct bpf_kprobe_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("bpf_cookie", c_uint64),
+        ("offset", c_size_t),
+        ("retprobe", ctypes.c_bool),
+    )
+
+
+class UprobeOptions(_Options):
+    """``struct bpf_uprobe_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("ref_ctr_offset", c_size_t),
+        ("bpf_cookie", c_uint64),
+        ("retprobe", ctypes.c_bool),
+        ("func_name", ctypes.c_char_p),
+    )
+
+
+class LinkOptions(_Options):
+    """``struct bpf_link_create_opts``, of which only the flags are used."""
+
+    _fields_ = (("sz", c_size_t), ("flags", c_uint32), ("rest", c_uint64 * 7))
+
+
+class IterOptions(_Options):
+    """``struct bpf_iter_attach_opts``; the link info is a map's descriptor."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("link_info", ctypes.POINTER(c_uint32)),
+        ("link_info_len", c_uint32),
+    )
+
+
+class TcHook(_Options):
+    """``struct bpf_tc_hook``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("ifindex", c_int),
+        ("attach_point", c_int),
+        ("parent", c_uint32),
+    )
+
+
+class TcOptions(_Options):
+    """``struct bpf_tc_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("prog_fd", c_int),
+        ("flags", c_uint32),
+        ("prog_id", c_uint32),
+        ("handle", c_uint32),
+        ("priority", c_uint32),
+    )
+
+
+class MultiOptions(_Options):
+    """``struct bpf_link_create_opts`` with its member ``kprobe_multi``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+        ("multi_flags", c_uint32),
+        ("cnt", c_uint32),
+        ("syms", c_void_p),
+        ("addrs", c_void_p),
+        ("cookies", c_void_p),
+    )
+
+
+class LoadOptions(_Options):
+    """``struct bpf_prog_load_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("attempts", c_int),
+        ("expected_attach_type", c_uint32),
+        ("prog_btf_fd", c_uint32),
+        ("prog_flags", c_uint32),
+        ("prog_ifindex", c_uint32),
+        ("kern_version", c_uint32),
+        ("attach_btf_id", c_uint32),
+        ("attach_prog_fd", c_uint32),
+        ("attach_btf_obj_fd", c_uint32),
+        ("fd_array", c_void_p),
+        ("func_info", c_void_p),
+        ("func_info_cnt", c_uint32),
+        ("func_info_rec_size", c_uint32),
+        ("line_info", c_void_p),
+        ("line_info_cnt", c_uint32),
+        ("line_info_rec_size", c_uint32),
+        ("log_level", c_uint32),
+        ("log_size", c_uint32),
+        ("log_buf", c_void_p),
+    )
+
+
+class RunOptions(_Options):
+    """``struct bpf_test_run_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("ctx_in", c_void_p),
+        ("ctx_out", c_void_p),
+        ("ctx_size_in", c_uint32),
+        ("ctx_size_out", c_uint32),
+        ("retval", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    )
