@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-WIDTH = 130
+WIDTH = 112
 ROWS = 50
 
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -90,7 +90,7 @@ def draw(command: str, printed: str) -> str:
     console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
     for line in printed.split("\n"):
         overwritten = line.rpartition("\r")[2]
-        console.print(Text.from_ansi(overwritten))
+        console.print(Text.from_ansi(overwritten), no_wrap=True, overflow="ignore", crop=False)
     return console.export_svg(title="pytest-bpf", theme=MONOKAI, code_format=SVG, unique_id="bpf")
 
 

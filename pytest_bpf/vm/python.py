@@ -17,7 +17,7 @@ from pytest_bpf.vm.guest import warm
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-ELSEWHERE = ("/proc/", "/sys/", "/dev/", "/tmp/", "/run/")  # noqa: S108 (left out, not used)
+ELSEWHERE = ("/proc/", "/sys/", "/dev/", "/run/")
 ALWAYS = ("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 
 LINKS = ("/lib", "/lib64", "/bin", "/usr/lib64")
