@@ -1,0 +1,1 @@
+"""One map of structs instead of a map for each number."""
