@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pytest_bpf.compile import Compiled, Compiler, compile_source
+    from pytest_bpf.costs import RunCost, measure
     from pytest_bpf.errors import (
         AttachError,
         BpfError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "compile": ("Compiled", "Compiler", "compile_source"),
+    "costs": ("RunCost", "measure"),
     "errors": (
         *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
         *("PlaceError", "RunError", "StimulusError", "UnavailableError", "UnknownNameError"),
@@ -96,6 +98,7 @@ __all__ = [
     "Ran",
     "Record",
     "Run",
+    "RunCost",
     "RunError",
     "Sent",
     "StimulusError",
@@ -111,6 +114,7 @@ __all__ = [
     "XdpAction",
     "__version__",
     "compile_source",
+    "measure",
 ]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pytest_bpf.costs import Measure
     from pytest_bpf.evidence import Drops, ReasonCounter
     from pytest_bpf.loader import Choices, Loader
     from pytest_bpf.objects import Object
@@ -73,7 +74,7 @@ def bpf_module(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterat
 
 
 def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
-    from pytest_bpf.costs import measure, statistics
+    from pytest_bpf.costs import cost_so_far, statistics
     from pytest_bpf.kernel.privilege import privilege
     from pytest_bpf.loader import Loader
 
@@ -89,7 +90,7 @@ def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
     def closing(obj: Object) -> None:
         if shown:
             costs = request.node.stash.setdefault(COSTS, [])
-            costs += [measure(str(obj.path), p).as_dict() for p in obj.programs.values()]
+            costs += [cost_so_far(str(obj.path), p).as_dict() for p in obj.programs.values()]
 
     with ExitStack() as stack:
         if shown:
@@ -168,6 +169,17 @@ def bpf_syscalls(request: pytest.FixtureRequest) -> Syscalls:
 
     answers = request.node.ihook.pytest_bpf_workloads(config=request.config)
     return Syscalls({name: work for some in answers if some for name, work in some.items()})
+
+
+@pytest.fixture
+def bpf_measure() -> Measure:
+    """What one run of a program costs: ``bpf_measure(program, lambda: bpf_syscalls.getpid(100))``.
+
+    Gives a `RunCost`, in nanoseconds, or in exact mode in instructions.
+    """
+    from pytest_bpf.costs import measure
+
+    return measure
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class ProgramCost:
         return asdict(self)
 
 
-def measure(obj: str, program: Program) -> ProgramCost:
+def cost_so_far(obj: str, program: Program) -> ProgramCost:
     """Read what a loaded program has cost so far; ``obj`` is the path of its source."""
     info = program.info
     return ProgramCost(

@@ -95,12 +95,14 @@ def judge(
 
 
 @contextmanager
-def program(kind: str, variant: Variant | None = None) -> Iterator[int]:
-    """Load ``r0 = 0; exit`` as a program of type ``kind``; yield its descriptor.
+def program(
+    kind: str, variant: Variant | None = None, instructions: bytes = RETURN_0
+) -> Iterator[int]:
+    """Load a program of type ``kind``; yield its descriptor.
 
     Raises `OSError` with the kernel's code.
     """
-    with closing(_load(kind, variant or Variant(), RETURN_0)) as fd:
+    with closing(_load(kind, variant or Variant(), instructions)) as fd:
         yield fd
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.kernel.exact import EXACT, INEXACT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,12 +35,14 @@ class Architecture:
     machine: str
     emulated_cpu: str
     console: str
+    exact: tuple[str, ...] = ()
+    """Words for the kernel of an exact machine, so that it takes its clock for what it is."""
 
 
 ARCHITECTURES = {
     "x86_64": Architecture(
         *("qemu-system-x86_64", "qemu-system-x86", "q35,smbus=off,sata=off,vmport=off,hpet=off"),
-        *("max,la57=off", "ttyS0"),
+        *("max,la57=off", "ttyS0", ("tsc_early_khz=1000000", "pmtmr=0")),
     ),
     "aarch64": Architecture(
         "qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "max", "ttyAMA0"
@@ -143,7 +146,9 @@ def backends(
 
 def command_line(machine: Machine, python: str, script: str) -> str:
     """Return the kernel's command line; process 1 is ``python`` running ``script``."""
-    words = [f"console={machine.architecture.console}", "quiet", "panic=-1", "mitigations=off"]
+    parts = machine.architecture
+    words = [f"console={parts.console}", "quiet", "panic=-1", "mitigations=off"]
+    words += [EXACT, *parts.exact] if machine.exact else [INEXACT]
     return " ".join([*words, f'rdinit="{python}"', "--", f'"{script}"'])
 
 
