@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pytest_bpf.compile import Compiled, Compiler, compile_source
-    from pytest_bpf.costs import RunCost, measure
+    from pytest_bpf.costs import Measure, RunCost, measure
     from pytest_bpf.errors import (
         AttachError,
         BpfError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "compile": ("Compiled", "Compiler", "compile_source"),
-    "costs": ("RunCost", "measure"),
+    "costs": ("Measure", "RunCost", "measure"),
     "errors": (
         *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
         *("PlaceError", "RunError", "StimulusError", "UnavailableError", "UnknownNameError"),
@@ -88,6 +88,7 @@ __all__ = [
     "Loader",
     "Map",
     "MapError",
+    "Measure",
     "Namespace",
     "Object",
     "PerCPU",

@@ -1,7 +1,8 @@
 """What each program type needs to be loaded at all, with targets that disturb nobody.
 
-The functions named here exist for tests (``bpf_fentry_test1``, ``bpf_modify_return_test`` in
-``net/bpf/test_run.c``) or run rarely.
+The functions named here exist for tests (``bpf_fentry_test1`` in ``net/bpf/test_run.c``) or run
+rarely. ``fmod_ret`` takes ``security_*`` everywhere, and other functions only with
+CONFIG_FUNCTION_ERROR_INJECTION.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _TARGETS = {
     "tp_btf": (AttachType.TRACE_RAW_TP, f"btf_trace_{TRACEPOINT}", btf.Kind.TYPEDEF),
     "fentry": (AttachType.TRACE_FENTRY, "bpf_fentry_test1", btf.Kind.FUNC),
     "fexit": (AttachType.TRACE_FEXIT, "bpf_fentry_test1", btf.Kind.FUNC),
-    "fmod_ret": (AttachType.MODIFY_RETURN, "bpf_modify_return_test", btf.Kind.FUNC),
+    "fmod_ret": (AttachType.MODIFY_RETURN, "security_syslog", btf.Kind.FUNC),
     "lsm": (AttachType.LSM_MAC, "bpf_lsm_syslog", btf.Kind.FUNC),
     "iter": (AttachType.TRACE_ITER, "bpf_iter_task", btf.Kind.FUNC),
 }

@@ -71,6 +71,8 @@ def _refused(program: LoadedProgram, target: Any, error: OSError) -> BpfError:
 def _hint(program: LoadedProgram, target: Any, code: int) -> str:
     if code == errno.ENOENT:
         return "; that hook does not exist on this kernel"
+    if code == errno.EILSEQ:
+        return "; no instruction begins at that offset"
     if code in {errno.EBUSY, errno.EEXIST}:
         return "; something is attached there already"
     if code == errno.ENOTSUP and program.type == "xdp":
