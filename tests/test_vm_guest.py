@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -64,3 +65,39 @@ def test_the_kinds_of_program(options: tuple[str, ...]) -> None:
 def test_exact_figures() -> None:
     report = in_a_machine("tests/guest/test_exact.py", "--exact")
     assert re.search(r"^\d+ passed in", report, re.MULTILINE), report
+
+
+UNCOUNTED = """
+import sys
+from pytest_bpf.vm import kernels, qemu, run
+
+hardware = qemu.hardware
+
+def without_icount(machine, accelerator):
+    words = hardware(machine, accelerator)
+    at = words.index("-icount")
+    return words[:at] + words[at + 2:]
+
+qemu.hardware = without_icount
+machine = qemu.Machine(kernels.find(sys.argv[1]), exact=True)
+code = "from pytest_bpf.costs.instrument import instrument; instrument()"
+sys.exit(run.run(machine, [sys.executable, "-c", code]))
+"""
+
+
+@pytest.mark.usefixtures("_machine")
+def test_a_machine_that_does_not_count_is_refused(tmp_path: Path) -> None:
+    """It says that it is exact, and runs without -icount: so would one saved without it."""
+    kernel = kernels.find("debian")
+    assert kernel is not None
+    done = subprocess.run(
+        [sys.executable, "-c", UNCOUNTED, str(kernel.image)],
+        env={**os.environ, "PYTEST_BPF_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 1
+    assert "exact mode does not count here: 50 instructions more read" in done.stderr

@@ -15,6 +15,7 @@ from pytest_bpf.kernel import libbpf, probe
 from pytest_bpf.kernel.exact import is_exact
 from pytest_bpf.kernel.info import ProgramInfo, read_info
 from pytest_bpf.kernel.libbpf_options import RunOptions
+from pytest_bpf.kernel.variants import tracing
 
 MOVE = probe.instruction(0xB7)
 """``r0 = 0``: one machine instruction once it is compiled."""
@@ -43,37 +44,59 @@ def instrument() -> Instrument:
     fifty instructions more (without the JIT, fifty times the same whole number). Raises
     `UnavailableError` when it is not, rather than give figures that look exact.
     """
+    empty = _returning(0)
     if not is_exact():
-        return Instrument("ns", _median(0))
+        return Instrument("ns", empty)
     if (cpus := os.cpu_count()) != 1:
         raise UnavailableError(f"exact mode needs one CPU, this machine has {cpus}")
-    empty, longer = _median(0), _median(ADDED)
+    longer = _returning(ADDED)
     more = longer - empty
-    compiled = _compiled()
-    if more <= 0 or (more != ADDED if compiled else more % ADDED):
+    if more <= 0 or (more != ADDED if _compiled() else more % ADDED):
         raise UnavailableError(
             f"exact mode does not count here: {ADDED} instructions more read {more:.2f} more "
-            f"({empty:.2f}, then {longer:.2f}); the machine was not started, or not saved, with "
-            "qemu's -icount, or it runs under KVM: remove its saved state and use --exact"
+            f"({empty:.2f}, then {longer:.2f}); this machine runs, or was saved, without qemu's "
+            "-icount, or with KVM: start it with --exact"
         )
     return Instrument("instructions", empty)
 
 
-def _median(moves: int) -> float:
-    """Return the median over batches of what a run of ``moves`` times ``r0 = 0; exit`` reads."""
-    options = RunOptions(repeat=RUNS, data_size_in=len(FRAME))
-    options.sz = ctypes.sizeof(options)
+@cache
+def trampoline() -> float | None:
+    """Return what an empty program reads that a trampoline calls; None where there is none.
+
+    Those of fentry, fexit, fmod_ret and LSM are called in another way than all others.
+    """
+    try:
+        with probe.program("tracing", tracing("fentry")) as fd:
+            hook = libbpf.call("bpf_raw_tracepoint_open", None, fd)
+            with probe.closing(hook):
+                return _median(fd, RunOptions(sz=ctypes.sizeof(RunOptions)), calls=20)
+    except (OSError, UnavailableError):
+        return None
+
+
+def _returning(moves: int) -> float:
+    """Return what a run of ``moves`` times ``r0 = 0`` more than needed reads."""
+    options = RunOptions(sz=ctypes.sizeof(RunOptions), repeat=RUNS, data_size_in=len(FRAME))
     options.data_in = ctypes.cast(ctypes.c_char_p(FRAME), ctypes.c_void_p)
-    with statistics(), probe.program("socket_filter", instructions=_moving(moves)) as fd:
-        times = []
+    instructions = MOVE * moves + probe.RETURN_0
+    with probe.program("socket_filter", instructions=instructions) as fd:
+        return _median(fd, options)
+
+
+def _median(fd: int, options: RunOptions, calls: int = 1) -> float:
+    """Return the median over batches of what a run reads."""
+    figures: list[float] = []
+    with statistics():
         for _ in range(BATCHES + 1):
-            libbpf.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
-            times.append(int(read_info(fd, ProgramInfo).run_time_ns))
-    return median(after - before for before, after in zip(times, times[1:], strict=False)) / RUNS
-
-
-def _moving(moves: int) -> bytes:
-    return MOVE * moves + probe.RETURN_0
+            before = read_info(fd, ProgramInfo)
+            for _ in range(calls):
+                libbpf.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+            after = read_info(fd, ProgramInfo)
+            figures.append(
+                (after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt)
+            )
+    return median(figures[1:])
 
 
 def _compiled() -> bool:

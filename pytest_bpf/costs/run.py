@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_bpf.costs.instrument import instrument
+from pytest_bpf.costs.instrument import instrument, trampoline
 from pytest_bpf.costs.statistics import statistics
 from pytest_bpf.errors import BpfError
 
@@ -23,7 +23,7 @@ class RunCost:
     ``unit`` names the instrument: ``"ns"`` of the running kernel's clock, or ``"instructions"`` of
     the guest in exact mode. ``per_run`` is the median of ``batches`` batches, ``lower`` and
     ``upper`` their quartiles, ``runs`` how often the program ran in all of them. ``empty`` is what
-    a program that only returns reads by the same instrument; it is not subtracted.
+    a program that only returns reads when it is called in the same way; it is not subtracted.
     """
 
     program: str
@@ -31,7 +31,7 @@ class RunCost:
     per_run: float
     lower: float
     upper: float
-    empty: float
+    empty: float | None
     batches: int
     runs: int
 
@@ -44,7 +44,8 @@ class Measure(Protocol):
 
     def __call__(
         self, program: Program, drive: Callable[[], object], *, batches: int = 30
-    ) -> RunCost: ...
+    ) -> RunCost:
+        """Measure one run of ``program``."""
 
 
 def measure(program: Program, drive: Callable[[], object], *, batches: int = 30) -> RunCost:
@@ -77,4 +78,9 @@ def measure(program: Program, drive: Callable[[], object], *, batches: int = 30)
             total += runs
             before = after
     lower, middle, upper = quantiles(figures, method="inclusive") if batches > 1 else figures * 3
-    return RunCost(program.name, used.unit, middle, lower, upper, used.empty, batches, total)
+    empty = trampoline() if _by_trampoline(program) else used.empty
+    return RunCost(program.name, used.unit, middle, lower, upper, empty, batches, total)
+
+
+def _by_trampoline(program: Program) -> bool:
+    return program.section.startswith(("fentry", "fexit", "fmod_ret", "lsm"))

@@ -33,6 +33,7 @@ class Place:
             *(program, str(status.st_mtime_ns), str(status.st_size)),
             *(str(kernel), str(image_status.st_mtime_ns), str(image_status.st_size)),
             *qemu.hardware(self.machine, self.accelerator),
+            qemu.command_line(self.machine, "", ""),
             *(sys.executable, sys.version, *self.path),
             *(Path(file).read_bytes() for file in (str(initramfs.__file__), str(qemu.__file__))),
         )[:32]

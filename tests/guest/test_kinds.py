@@ -7,6 +7,7 @@ Debian's kernel, in a machine, where none may be skipped.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,18 +83,18 @@ def test_system_calls(load: Callable[..., Object], program: str) -> None:
 @requires(attach="kprobe")
 def test_a_kprobe_somewhere_else(load: Callable[..., Object]) -> None:
     obj = load("on_any_kprobe")
-    with pytest.raises(AttachError, match="no_such_function.*does not exist on this kernel"):
+    with pytest.raises(AttachError, match=r"no_such_function.*does not exist on this kernel"):
         obj.programs["on_any_kprobe"].attach("no_such_function")
     with pytest.raises(AttachError, match="its section does not say where"):
         obj.programs["on_any_kprobe"].attach()
-    with pytest.raises(AttachError, match="kprobe/no_such_function.*does not exist"):
+    with pytest.raises(AttachError, match=r"kprobe/no_such_function.*does not exist"):
         load("on_nothing").attach()
 
 
 @requires(attach="kprobe")
 def test_a_kprobe_behind_the_entry(load: Callable[..., Object]) -> None:
     program = load("on_any_kprobe").programs["on_any_kprobe"]
-    with pytest.raises(AttachError, match="vfs_statfs: EILSEQ.*no instruction begins at that"):
+    with pytest.raises(AttachError, match=r"vfs_statfs: EILSEQ.*no instruction begins at that"):
         program.attach("vfs_statfs", offset=1)
 
 
@@ -205,7 +206,7 @@ def test_the_jit(
         program = load("adding").programs["adding"]
         assert (program.prog_size_jited > 0) == bool(on)
         costs[on] = bpf_measure(
-            program, lambda run=program.test_run: run(bytes(64), repeat=100), batches=9
+            program, partial(program.test_run, bytes(64), repeat=100), batches=9
         )
     compiled, interpreted = (costs[on].per_run for on in (1, 0))
     assert interpreted > 3 * compiled
