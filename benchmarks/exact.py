@@ -36,7 +36,7 @@ Figures = dict[str, dict[str, Any]]
 
 def measure(rounds: int) -> Report:
     """Boot and restore ``rounds`` times each; one row a program."""
-    report = Report("exact", ("program", *_columns(rounds), "the same"))
+    report = Report("Exact mode, instructions per run", ("program", *_columns(rounds), "the same"))
     try:
         qemu.program()
         kernel = kernels.find(KERNEL)
@@ -51,7 +51,7 @@ def measure(rounds: int) -> Report:
         state.opened(machine, _path(), afresh=True).__exit__()
         boots.append(_figures())
     restores = [_figures() for _ in range(rounds)]
-    report.remarks.append(f"Guest instructions per run, kernel {kernel}, medians of 30 batches.")
+    report.remarks.append(f"Kernel {kernel}, medians of 30 batches.")
     for name, title in ROWS.items():
         of_boots, of_restores = (
             [run[name]["per_run"] for run in runs] for runs in (boots, restores)
