@@ -70,14 +70,14 @@ def trampoline() -> float | None:
         with probe.program("tracing", tracing("fentry")) as fd:
             hook = libbpf.call("bpf_raw_tracepoint_open", None, fd)
             with probe.closing(hook):
-                return _median(fd, RunOptions(sz=ctypes.sizeof(RunOptions)), calls=20)
+                return _median(fd, RunOptions(), calls=20)
     except (OSError, UnavailableError):
         return None
 
 
 def _returning(moves: int) -> float:
     """Return what a run of ``moves`` times ``r0 = 0`` more than needed reads."""
-    options = RunOptions(sz=ctypes.sizeof(RunOptions), repeat=RUNS, data_size_in=len(FRAME))
+    options = RunOptions(repeat=RUNS, data_size_in=len(FRAME))
     options.data_in = ctypes.cast(ctypes.c_char_p(FRAME), ctypes.c_void_p)
     instructions = MOVE * moves + probe.RETURN_0
     with probe.program("socket_filter", instructions=instructions) as fd:
