@@ -58,6 +58,13 @@ def add(parser: pytest.Parser) -> None:
         help="Show, for each program that was loaded, verifier instructions, size and time per "
         "run. The kernel's statistics are on while a test has objects loaded.",
     )
+    group.addoption(
+        "--bpf-kernel",
+        action="append",
+        metavar="KERNEL",
+        help="Run the tests on this kernel, in a virtual machine: 'debian', a version, a path, or "
+        "'host' for the running one. May be given several times; needs pytest-bpf[vm].",
+    )
     parser.addini("bpf_cc", "Compiler for BPF sources, as --bpf-cc.", default="")
     parser.addini("bpf_cflags", "Further compiler flags.", type="args", default=[])
     parser.addini("bpf_include_dirs", "Further folders of headers.", type="paths", default=[])
@@ -65,6 +72,7 @@ def add(parser: pytest.Parser) -> None:
     parser.addini("bpf_cache_dir", "Where compiled objects are kept.", default="")
     parser.addini("bpf_strict", "As --bpf-strict.", type="bool", default=False)
     parser.addini("bpf_costs", "As --bpf-costs.", type="bool", default=False)
+    parser.addini("bpf_kernels", "Kernels, as --bpf-kernel.", type="args", default=[])
 
 
 def settings(config: pytest.Config) -> Settings:
@@ -72,6 +80,12 @@ def settings(config: pytest.Config) -> Settings:
     if SETTINGS not in config.stash:
         config.stash[SETTINGS] = _read(config)
     return config.stash[SETTINGS]
+
+
+def kernels(config: pytest.Config) -> list[str]:
+    """Return the kernels that the tests are to run on, as written; none means the running one."""
+    given: list[str] = config.getoption("bpf_kernel") or config.getini("bpf_kernels")
+    return given
 
 
 def _read(config: pytest.Config) -> Settings:

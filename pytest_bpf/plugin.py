@@ -62,8 +62,22 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
+    """Get the kernels ready, when there are others than the running one."""
+    if options.kernels(config) and not hasattr(config, "workerinput"):
+        from pytest_bpf import matrix
+
+        matrix.prepare(config)
+    return (yield)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the marker, and what several kernels need."""
+    if options.kernels(config):
+        from pytest_bpf import matrix
+
+        matrix.register(config)
     config.addinivalue_line(
         "markers",
         "bpf_requires(kernel, program_type, map_type, attach, helper, kfunc, btf, btf_type, "

@@ -32,7 +32,7 @@ YOUNG = 3600
 PRUNE_EVERY = 24 * 3600
 """Seconds between two looks at the size of the whole cache."""
 
-PRUNED = ("compilers", "entries", "objects", "sources", "vmlinux-*")
+PRUNED = ("btf", "compilers", "entries", "objects", "sources", "vmlinux-*")
 """The folders that pruning is about; kernels and machines, which lie beside them, are not."""
 
 

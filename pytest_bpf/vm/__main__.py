@@ -29,13 +29,20 @@ def main() -> int:
         metavar="DIR",
         help="a folder whose files stay; may be given again",
     )
-    parser.add_argument("command", nargs="+", metavar="COMMAND")
+    parser.add_argument("--save", action="store_true", help="only make the machine ready")
+    parser.add_argument("command", nargs="*", metavar="COMMAND")
     chosen = parser.parse_args()
+    if not chosen.command and not chosen.save:
+        parser.error("the following arguments are required: COMMAND")
     try:
         kernel = kernels.find(chosen.kernel)
+        if kernel is None and chosen.save:
+            return 0
         if kernel is None:
             os.execvp(chosen.command[0], chosen.command)  # noqa: S606 (the whole point)
         machine = qemu.Machine(kernel, chosen.exact, chosen.cpus, chosen.memory)
+        if chosen.save:
+            return run.save(machine)
         return run.run(machine, chosen.command, chosen.writable)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -1,0 +1,139 @@
+"""The same tests on several kernels, each by pytest-xdist workers of its own (``--bpf-kernel``)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_bpf import matrix_controller, matrix_names, options
+from pytest_bpf.errors import BpfError
+from pytest_bpf.matrix_controller import HOST, Chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import execnet
+
+RESTARTS = 4
+"""How often each worker may die before the run is given up, as in pytest-xdist."""
+
+COMPILE_TIMEOUT = 300
+"""Seconds that a worker waits for the controller to compile."""
+
+CHOSEN = pytest.StashKey[list[Chosen]]()
+
+
+def prepare(config: pytest.Config) -> None:
+    """Find the kernels and their saved machines, and tell pytest-xdist of one worker for each.
+
+    ``-n N`` means N workers a kernel. Raises `pytest.UsageError` in one sentence for what is
+    missing.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        raise pytest.UsageError(
+            "--bpf-kernel needs pytest-xdist, which runs a worker for each kernel; "
+            "pip install 'pytest-bpf[vm]'"
+        )
+    try:
+        chosen = _found(options.kernels(config))
+    except BpfError as error:
+        raise pytest.UsageError(f"--bpf-kernel: {error}") from None
+    config.stash[CHOSEN] = chosen
+    option = config.option
+    if option.collectonly:
+        option.numprocesses, option.dist = None, "no"
+        return
+    for kernel in chosen:
+        if kernel.name != HOST:
+            _save(config, kernel)
+    count = _workers(config)
+    option.tx = [
+        f"popen//id={kernel.name}{f'.{number}' if number else ''}//bpf_kernel={kernel.name}"
+        for kernel in chosen
+        for number in range(count)
+    ]
+    option.dist = "load" if option.dist in ("no", "each") else option.dist
+    option.numprocesses = None
+    if option.maxworkerrestart is None:
+        option.maxworkerrestart = str(RESTARTS * len(option.tx))
+
+
+def register(config: pytest.Config) -> None:
+    """Add this session's part: of a worker, or of the controller."""
+    chosen = config.stash.get(CHOSEN, [])
+    names = [kernel.name for kernel in chosen]
+    if worker := getattr(config, "workerinput", {}):
+        names = [worker["bpf_kernel"]]
+        if channel := worker.get("bpf_compiler"):
+            _compile_by(config, channel)
+    elif not config.option.collectonly:
+        controller = matrix_controller.Controller(config, chosen)
+        config.pluginmanager.register(controller, "bpf-kernels")
+        return
+    config.stash[matrix_names.NAMES] = names
+    config.pluginmanager.register(matrix_names, "bpf-kernels")
+
+
+def _compile_by(config: pytest.Config, channel: execnet.Channel) -> None:
+    """Have this session's sources compiled by the controller, on the other end of ``channel``."""
+    from pytest_bpf.compile import build, elsewhere
+
+    one_at_a_time = threading.Lock()
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        with one_at_a_time:
+            channel.send(request)
+            answer: dict[str, Any] = channel.receive(COMPILE_TIMEOUT)
+            return answer
+
+    compiler = partial(elsewhere.compile_elsewhere, ask)
+    build.ELSEWHERE.append(compiler)
+    config.add_cleanup(lambda: build.ELSEWHERE.remove(compiler))
+
+
+def _found(choices: Sequence[str]) -> list[Chosen]:
+    """Return the kernels, each once, those of one release told apart by number."""
+    from pytest_bpf.vm import kernels
+
+    found = {kernels.find(choice): choice for choice in dict.fromkeys(choices)}
+    names: dict[str, str] = {}
+    for kernel, choice in found.items():
+        release = kernel.release if kernel else HOST
+        same = sum(name.partition("#")[0] == release for name in names)
+        written = os.path.normpath(choice) if "/" in choice else choice
+        names[f"{release}#{same + 1}" if same else release] = written
+    return [Chosen(choice, name) for name, choice in names.items()]
+
+
+def _save(config: pytest.Config, kernel: Chosen) -> None:
+    """Make a saved machine when there is none, its progress on the terminal."""
+    with ExitStack() as stack:
+        if capture := config.pluginmanager.getplugin("capturemanager"):
+            stack.enter_context(capture.global_and_fixture_disabled())
+        process = stack.enter_context(
+            subprocess.Popen([*kernel.command, "--save"], stderr=subprocess.PIPE)
+        )
+        assert process.stderr
+        said = b""
+        while data := os.read(process.stderr.fileno(), 4096):
+            said += data
+            sys.stderr.buffer.write(data)
+            sys.stderr.flush()
+    if process.returncode:
+        last = said.decode(errors="replace").strip().rpartition("pytest-bpf: ")[2]
+        raise pytest.UsageError(f"no machine with kernel {kernel.name}: {last}")
+
+
+def _workers(config: pytest.Config) -> int:
+    """Return how many workers each kernel gets: ``-n``, or one."""
+    count = config.option.numprocesses
+    if count in ("auto", "logical"):
+        count = config.hook.pytest_xdist_auto_num_workers(config=config)
+    return int(count or 1)

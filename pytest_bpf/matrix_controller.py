@@ -1,0 +1,223 @@
+"""The side that starts the workers, each on its kernel, and hears from them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    import execnet
+    from xdist.workermanage import WorkerController
+
+    from pytest_bpf.vm.spreading import KernelScheduling
+
+HOST = "host"
+
+TAIL = 16_384
+"""Bytes of a dead machine's last words that a report shows at most."""
+
+REDIRECT = 'exec 2>>"$1"; shift; exec "$@"'
+"""For ``sh -c``: a command whose errors go to a file; pytest captures those of this process."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A kernel of this session: what the user wrote, and its name in ids and tables."""
+
+    choice: str
+    name: str
+
+    @property
+    def command(self) -> list[str]:
+        """The command that runs what follows it on this kernel."""
+        return [sys.executable, "-m", "pytest_bpf.vm", "--kernel", self.choice]
+
+
+class Controller:
+    """The side that starts the workers and hears from them."""
+
+    def __init__(self, config: pytest.Config, chosen: Sequence[Chosen]) -> None:
+        self._chosen = chosen
+        self._outcomes: dict[tuple[str, str], str] = {}
+        self._collected: dict[str, Sequence[str]] = {}
+        self._ended: set[tuple[str, str]] = set()
+        self._last_words: dict[WorkerController, str] = {}
+        self._logs: dict[str, Path] = {}
+        self._read: dict[Path, int] = {}
+        folder = tempfile.TemporaryDirectory(prefix="pytest-bpf-")
+        config.add_cleanup(folder.cleanup)
+        self._folder = Path(folder.name)
+
+    def pytest_xdist_setupnodes(self, specs: Sequence[execnet.XSpec]) -> None:
+        """Give each worker its machine's command."""
+        commands = {kernel.name: kernel.command for kernel in self._chosen}
+        for number, spec in enumerate(specs):
+            kernel = str(spec.bpf_kernel)
+            if kernel != HOST:
+                log = str(self._folder / f"{number}.log")
+                command = [*commands[kernel], "--", sys.executable]
+                spec.python = shlex.join(["sh", "-c", REDIRECT, "sh", log, *command])
+                self._logs[spec.python] = Path(log)
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Tell a worker its kernel's name, and where its compiler is."""
+        node.workerinput["bpf_kernel"] = _kernel(node)
+        if _kernel(node) != HOST:
+            node.workerinput["bpf_compiler"] = _compiling(node.gateway.newchannel())
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> KernelScheduling:
+        """Spread the tests kernel by kernel."""
+        from pytest_bpf.vm.spreading import SCHEDULERS, KernelScheduling
+
+        if config.option.dist not in SCHEDULERS:
+            raise pytest.UsageError(
+                f"--bpf-kernel goes with --dist {', '.join(SCHEDULERS)}, not {config.option.dist}"
+            )
+        count = len(config.option.tx) // len(self._chosen)
+        machines = {kernel.name: count for kernel in self._chosen}
+        return KernelScheduling(config, log, machines, config.option.dist)
+
+    def pytest_xdist_node_collection_finished(
+        self, node: WorkerController, ids: Sequence[str]
+    ) -> None:
+        """Remember what is to run."""
+        self._collected[_kernel(node)] = ids
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
+        """Keep the last words of a machine that died."""
+        if error and _kernel(node) != HOST:
+            self._last_words[node] = self._last(node.gateway.spec)
+
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        """Show them in the report of the test that was running."""
+        report.when = "call"
+        words = self._last_words.get(report.node)
+        if words:
+            report.longrepr = f"{report.longrepr}\n{words}"
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep the session, which counts the tests."""
+        self._session = session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a report for its kernel."""
+        self._session.testscollected = sum(map(len, self._collected.values()))
+        node = getattr(report, "node", None)
+        if node is None:
+            return
+        kernel = _kernel(node)
+        self._ended.add((report.nodeid, kernel))
+        outcome = _outcome(report)
+        if outcome:
+            self._outcomes[_without(report.nodeid, kernel), kernel] = outcome
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """At the end, report as errors the tests whose workers died before they began."""
+        result = yield
+        if session.shouldstop or session.shouldfail:
+            return result
+        for kernel, ids in self._collected.items():
+            for nodeid in ids:
+                if (nodeid, kernel) not in self._ended:
+                    self._report_lost(session.config, nodeid, kernel)
+        return result
+
+    def _report_lost(self, config: pytest.Config, nodeid: str, kernel: str) -> None:
+        self._outcomes[_without(nodeid, kernel), kernel] = "error"
+        path = nodeid.partition("::")[0]
+        report = pytest.TestReport(
+            nodeid=nodeid,
+            location=(path, None, nodeid),
+            keywords={},
+            outcome="failed",
+            longrepr=f"never ran: the workers of kernel {kernel} died too often",
+            when="setup",
+        )
+        config.hook.pytest_runtest_logreport(report=report)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show tests against kernels, and which ran on none."""
+        from pytest_bpf.reports.matrix import matrix_table, nowhere
+
+        if not self._outcomes:
+            return
+        order = {
+            _without(nodeid, kernel): number
+            for kernel, ids in self._collected.items()
+            for number, nodeid in enumerate(ids)
+        }
+        outcomes = dict(sorted(self._outcomes.items(), key=lambda item: order.get(item[0][0], 0)))
+        terminalreporter.section("bpf: tests on kernels")
+        for line in matrix_table(outcomes, [kernel.name for kernel in self._chosen]):
+            terminalreporter.write_line(line)
+        if tests := nowhere(outcomes):
+            terminalreporter.write_line(f"ran on no kernel, skipped on each: {len(tests)}")
+            for test in tests:
+                terminalreporter.write_line(f"  {test}")
+
+    def _last(self, spec: execnet.XSpec) -> str:
+        """Return what a machine's command has printed since this was asked last."""
+        log = self._logs[str(spec.python)]
+        if not log.exists():
+            return ""
+        with log.open("rb") as file:
+            file.seek(self._read.get(log, 0))
+            said = file.read()
+            self._read[log] = file.tell()
+        return said[-TAIL:].decode(errors="replace").strip()
+
+
+def _compiling(channel: execnet.Channel) -> execnet.Channel:
+    """Answer on ``channel`` what a worker wants compiled, each time in a thread of its own."""
+
+    def respond(request: dict[str, Any]) -> None:
+        from pytest_bpf.compile import elsewhere
+
+        with suppress(OSError):
+            channel.send(elsewhere.answer(request))
+
+    def hear(request: dict[str, Any]) -> None:
+        threading.Thread(target=respond, args=(request,), daemon=True).start()
+
+    channel.setcallback(hear)
+    return channel
+
+
+def _kernel(node: WorkerController) -> str:
+    name: str = node.gateway.spec.bpf_kernel
+    return name
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    """Return what a report makes of its test; empty when it decides nothing."""
+    if hasattr(report, "wasxfail"):
+        return {"skipped": "xfailed", "passed": "xpassed"}.get(report.outcome, "")
+    if report.failed:
+        return "error" if report.when in ("setup", "teardown") else "failed"
+    if report.skipped or report.when == "call":
+        return report.outcome
+    return ""
+
+
+def _without(nodeid: str, kernel: str) -> str:
+    """Return a node id without the kernel's name.
+
+    >>> _without("a.py::test_x[1-6.1.0]", "6.1.0"), _without("a.py::test_x[6.1.0]", "6.1.0")
+    ('a.py::test_x[1]', 'a.py::test_x')
+    """
+    if nodeid.endswith(f"-{kernel}]"):
+        return nodeid.removesuffix(f"-{kernel}]") + "]"
+    return nodeid.removesuffix(f"[{kernel}]")

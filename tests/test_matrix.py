@@ -1,0 +1,326 @@
+"""``--bpf-kernel``: whole sessions on several kernels in one saved machine; the table alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import time
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_bpf.compile import elsewhere, open_cache
+from pytest_bpf.errors import UnavailableError
+from pytest_bpf.kernel import vmlinux_h
+from pytest_bpf.matrix_controller import _without
+from pytest_bpf.reports.matrix import matrix_table, nowhere
+from pytest_bpf.vm import kernels, qemu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.xdist_group("machines")
+
+TIMEOUT = 400
+
+COUNT = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+__u64 hits;
+/* SALT */
+SEC("kprobe/do_nanosleep") int count(void *ctx) { __sync_fetch_and_add(&hits, 1); return 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture(scope="session")
+def release() -> str:
+    """The release of the distribution's kernel, or a skip that says what is missing."""
+    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
+    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+    try:
+        qemu.program()
+        found = kernels.find("debian")
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    assert found is not None
+    return found.release
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project whose sessions use the user's own cache: pytester gives every test another home."""
+    monkeypatch.setenv("PYTEST_BPF_CACHE", str(open_cache().folder))
+    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(variable, raising=False)
+    return pytester
+
+
+def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
+    """Run pytest without the path that pytester adds: a machine is saved for each sys.path."""
+    path = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
+    return pytester.run("env", path, *command, *args, timeout=TIMEOUT)
+
+
+def test_a_table_has_a_row_for_each_test_and_totals() -> None:
+    outcomes = {
+        ("a.py::test_x", "host"): "passed",
+        ("a.py::test_x", "6.1"): "failed",
+        ("a.py::test_y", "host"): "skipped",
+    }
+    assert matrix_table(outcomes, ["host", "6.1"]) == [
+        "              host                 6.1",
+        "a.py::test_x  passed               failed",
+        "a.py::test_y  skipped              -",
+        "total         1 passed, 1 skipped  1 failed",
+    ]
+
+
+def test_a_table_of_many_tests_has_a_row_for_each_file() -> None:
+    outcomes = {(f"{file}.py::test_{n}", "6.1"): "passed" for file in "ab" for n in range(3)}
+    outcomes["b.py::test_0", "6.1"] = "error"
+    assert matrix_table(outcomes, ["6.1"], tests=5) == [
+        "       6.1",
+        "a.py   3 passed",
+        "b.py   1 error, 2 passed",
+        "total  1 error, 5 passed",
+    ]
+
+
+def test_what_ran_nowhere_was_skipped_on_each() -> None:
+    outcomes = {("x", "a"): "skipped", ("x", "b"): "passed", ("y", "a"): "skipped"}
+    assert nowhere(outcomes) == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("named", "plain"),
+    [
+        ("a.py::test_x[6.1]", "a.py::test_x"),
+        ("a.py::test_x[1-6.1]", "a.py::test_x[1]"),
+        ("a.py::T::test_x", "a.py::T::test_x"),
+    ],
+)
+def test_the_kernel_is_taken_out_of_a_name(named: str, plain: str) -> None:
+    assert _without(named, "6.1") == plain
+
+
+def test_without_xdist_it_says_what_to_install(session: pytest.Pytester) -> None:
+    result = run(session, "-p", "no:xdist", "--bpf-kernel", "host")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --bpf-kernel needs pytest-xdist*pytest-bpf[[]vm[]]*"])
+
+
+def test_a_kernel_that_is_not_there_is_a_usage_error(session: pytest.Pytester) -> None:
+    result = run(session, "--bpf-kernel", "0.99")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --bpf-kernel: no kernel '0.99' in /boot or *"])
+
+
+def test_kernels_from_the_configuration(session: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+    session.makeini("[pytest]\nbpf_kernels = host\n")
+    session.makepyfile("def test_x(): pass")
+    result = run(session, "-v", "-p", "no:randomly")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*PASSED*::test_x[[]host[]]*", "total * 1 passed"])
+
+
+def test_two_kernels_make_one_matrix(session: pytest.Pytester, release: str) -> None:
+    session.makepyfile(
+        f"""
+        import os
+        import pytest
+        import unittest
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_both(number):
+            pass
+
+        def test_there():
+            if os.uname().release != {release!r}:
+                pytest.skip("elsewhere")
+
+        def test_nowhere():
+            pytest.skip("lacking")
+
+        def test_here():
+            assert os.uname().release != {release!r}
+
+        class TestOld(unittest.TestCase):
+            def test_method(self):
+                pass
+        """
+    )
+    result = run(session, "--bpf-kernel", "host", "--bpf-kernel", "debian", "--junitxml=j.xml")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=8, skipped=3, failed=1)
+    name = "test_two_kernels_make_one_matrix.py"
+    lines = [re.sub(" +", " ", line) for line in result.outlines]
+    wanted = [
+        f" host {release}",
+        f"{name}::test_both[1] passed passed",
+        f"{name}::test_there skipped passed",
+        f"{name}::test_nowhere skipped skipped",
+        f"{name}::test_here passed failed",
+        f"{name}::TestOld::test_method passed passed",
+        "total 4 passed, 2 skipped 1 failed, 4 passed, 1 skipped",
+        "ran on no kernel, skipped on each: 1",
+        f" {name}::test_nowhere",
+    ]
+    assert not set(wanted) - set(lines), result.outlines
+    cases = ET.parse(session.path / "j.xml").findall(".//testcase")
+    assert {f"test_both[1-{kernel}]" for kernel in ("host", release)} <= {
+        case.attrib["name"] for case in cases
+    }
+    said = [case.findall(".//property[@name='bpf_kernel']") for case in cases]
+    assert sorted({p.attrib["value"] for found in said for p in found}) == [release, "host"]
+
+
+def test_a_panic_fails_its_test_and_the_rest_still_runs(
+    session: pytest.Pytester, release: str
+) -> None:
+    session.makepyfile(
+        """
+        import signal
+
+        def test_before(): pass
+
+        def test_panics():
+            with open("/proc/sysrq-trigger", "w") as trigger:
+                trigger.write("c")
+            signal.pause()
+
+        def test_after(): pass
+        """
+    )
+    result = run(session, "--bpf-kernel", "debian")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            f"worker '{release}' crashed while running '*::test_panics[[]{release}[]]'",
+            "*Kernel panic - not syncing: sysrq triggered crash",
+            "*::test_before *passed",
+            "*::test_panics *failed",
+            "*::test_after *passed",
+        ]
+    )
+
+
+def test_tests_that_found_no_machine_are_errors(session: pytest.Pytester, release: str) -> None:
+    session.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_dies(number):
+            os._exit(1)
+        """
+    )
+    result = run(session, "--bpf-kernel", "debian", "--max-worker-restart=0")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(failed=1, errors=4)
+    result.stdout.fnmatch_lines([f"never ran: the workers of kernel {release} died too often"])
+
+
+def test_two_machines_share_the_tests(session: pytest.Pytester, release: str) -> None:
+    session.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_x(number):
+            print("worker", os.environ["PYTEST_XDIST_WORKER"])
+        """
+    )
+    result = run(session, "--bpf-kernel", "debian", "-n", "2", "-rA")
+    result.assert_outcomes(passed=8)
+    workers = {line.split()[1] for line in result.outlines if line.startswith("worker ")}
+    assert workers == {release, f"{release}.1"}
+
+
+@pytest.mark.usefixtures("release")
+def test_the_host_compiles_for_the_guest(session: pytest.Pytester) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the program is attached to a function by its name on x86_64")
+    session.makepyfile(
+        f"""
+        import time
+        import pytest
+        from pytest_bpf import CompileError
+
+        TEXT = {COUNT.replace("SALT", str(time.time_ns()))!r}
+
+        @pytest.fixture(autouse=True)
+        def no_compiler_here(monkeypatch):
+            from pytest_bpf.compile import build
+
+            monkeypatch.delattr(build, "_compile")
+
+        def test_text(bpf):
+            built = bpf.compile(TEXT, name="count")
+            assert not built.cached
+            assert bpf.compile(TEXT, name="count").cached
+            obj = bpf.load(TEXT, name="count")
+            obj.attach()
+            time.sleep(0.001)
+            assert obj.globals["hits"] > 0
+
+        def test_file_of_the_guest(bpf, tmp_path):
+            path = tmp_path / "own.bpf.c"
+            path.write_text(TEXT + "int own;")
+            assert bpf.load(path).programs["count"]
+
+        def test_file_of_the_host(bpf):
+            assert bpf.load("shared.bpf.c").programs["count"]
+
+        def test_wrong(bpf):
+            with pytest.raises(CompileError, match="wrong.bpf.c:2: .*nonsense") as caught:
+                bpf.load("int x;\\nnonsense text;\\n", name="wrong")
+            assert "nonsense" in caught.value.output
+        """
+    )
+    (session.path / "shared.bpf.c").write_text('#include "shared.h"\n')
+    (session.path / "shared.h").write_text(COUNT)
+    run(session, "--bpf-kernel", "debian").assert_outcomes(passed=4)
+
+
+def test_what_only_the_asking_process_has_is_left_to_it(tmp_path: Path) -> None:
+    request: dict[str, Any] = {
+        "source": str(tmp_path / "gone.bpf.c"),
+        "content": b'#include "beside.h"\n',
+        "name": None,
+        "include_dirs": [],
+        "defines": {},
+        "flags": [],
+        "compiler": None,
+        "identity": "",
+    }
+    assert elsewhere.answer(request) == {}
+    assert elsewhere.answer(request | {"include_dirs": [str(tmp_path / "none")]}) == {}
+
+
+def test_types_are_of_the_asking_kernel() -> None:
+    request: dict[str, Any] = {
+        "source": '#include "vmlinux.h"\nint x;\n',
+        "content": None,
+        "name": None,
+        "include_dirs": [],
+        "defines": {},
+        "flags": [],
+        "compiler": None,
+        "identity": f"{time.time_ns():016}-of-another-kernel",
+    }
+    assert elsewhere.answer(request) == {"wanted": "btf"}
+    refused = elsewhere.answer(request | {"btf": b"not BTF"})
+    assert refused["error"] == "UnavailableError"
+    open_cache().path("btf", request["identity"][:16]).unlink()
+    done = elsewhere.answer(request | {"btf": vmlinux_h.RUNNING.read_bytes()})
+    assert done["object"].startswith(b"\x7fELF")
+    assert elsewhere.answer(request)["cached"]
+    open_cache().path("btf", request["identity"][:16]).unlink()
