@@ -6,9 +6,11 @@
 
 python  := .venv/bin/python
 as_root := .ci/as-root
+kprobes := code_structure string_reading jit
 
-demo: ready  ## run the reference suites on this kernel, with what each program costs
+demo: ready  ## run the reference suites on this kernel, and in a machine those that need kprobes
 	$(as_root) $(python) -m pytest --pyargs bpf_examples --bpf-costs
+	$(as_root) $(python) -m pytest --pyargs $(kprobes:%=bpf_examples.%) --bpf-costs --bpf-kernel debian
 
 test: ready lint wheel  ## check the source and the wheel, then run every test on this kernel
 	$(as_root) $(python) -m pytest --junitxml=build/native.xml

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.kernel.exact import is_machine
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+collect_ignore_glob = [] if is_machine() else ["test_*.py"]
+"""Outside of a machine nothing: ``tests/test_vm_guest.py`` takes these tests to one."""
 
 
 @pytest.fixture
