@@ -42,9 +42,14 @@ def prepare(config: pytest.Config) -> None:
             "pip install 'pytest-bpf[vm]'"
         )
     try:
-        chosen = _found(options.kernels(config))
+        chosen = _found(options.kernels(config), exact=options.exact(config))
     except BpfError as error:
         raise pytest.UsageError(f"--bpf-kernel: {error}") from None
+    if options.exact(config) and any(kernel.name == HOST for kernel in chosen):
+        raise pytest.UsageError(
+            "--bpf-exact counts instructions in a machine; the host cannot: leave out "
+            "--bpf-kernel host"
+        )
     config.stash[CHOSEN] = chosen
     option = config.option
     if option.collectonly:
@@ -98,7 +103,7 @@ def _compile_by(config: pytest.Config, channel: execnet.Channel) -> None:
     config.add_cleanup(lambda: build.ELSEWHERE.remove(compiler))
 
 
-def _found(choices: Sequence[str]) -> list[Chosen]:
+def _found(choices: Sequence[str], *, exact: bool) -> list[Chosen]:
     """Return the kernels, each once, those of one release told apart by number."""
     from pytest_bpf.vm import kernels
 
@@ -109,7 +114,7 @@ def _found(choices: Sequence[str]) -> list[Chosen]:
         same = sum(name.partition("#")[0] == release for name in names)
         written = os.path.normpath(choice) if "/" in choice else choice
         names[f"{release}#{same + 1}" if same else release] = written
-    return [Chosen(choice, name) for name, choice in names.items()]
+    return [Chosen(choice, name, exact) for name, choice in names.items()]
 
 
 def _save(config: pytest.Config, kernel: Chosen) -> None:

@@ -36,11 +36,13 @@ class Chosen:
 
     choice: str
     name: str
+    exact: bool = False
 
     @property
     def command(self) -> list[str]:
         """The command that runs what follows it on this kernel."""
-        return [sys.executable, "-m", "pytest_bpf.vm", "--kernel", self.choice]
+        how = ["--exact"] if self.exact else []
+        return [sys.executable, "-m", "pytest_bpf.vm", "--kernel", self.choice, *how]
 
 
 class Controller:

@@ -65,6 +65,13 @@ def add(parser: pytest.Parser) -> None:
         help="Run the tests on this kernel, in a virtual machine: 'debian', a version, a path, or "
         "'host' for the running one. May be given several times; needs pytest-bpf[vm].",
     )
+    group.addoption(
+        "--bpf-exact",
+        action="store_true",
+        default=None,
+        help="Run the tests in a machine whose time is a count of instructions, so that costs are "
+        "the same every time. The kernel is that of --bpf-kernel, else 'debian'.",
+    )
     parser.addini("bpf_cc", "Compiler for BPF sources, as --bpf-cc.", default="")
     parser.addini("bpf_cflags", "Further compiler flags.", type="args", default=[])
     parser.addini("bpf_include_dirs", "Further folders of headers.", type="paths", default=[])
@@ -72,6 +79,7 @@ def add(parser: pytest.Parser) -> None:
     parser.addini("bpf_cache_dir", "Where compiled objects are kept.", default="")
     parser.addini("bpf_strict", "As --bpf-strict.", type="bool", default=False)
     parser.addini("bpf_costs", "As --bpf-costs.", type="bool", default=False)
+    parser.addini("bpf_exact", "As --bpf-exact.", type="bool", default=False)
     parser.addini("bpf_kernels", "Kernels, as --bpf-kernel.", type="args", default=[])
 
 
@@ -85,7 +93,13 @@ def settings(config: pytest.Config) -> Settings:
 def kernels(config: pytest.Config) -> list[str]:
     """Return the kernels that the tests are to run on, as written; none means the running one."""
     given: list[str] = config.getoption("bpf_kernel") or config.getini("bpf_kernels")
-    return given
+    return given or (["debian"] if exact(config) else [])
+
+
+def exact(config: pytest.Config) -> bool:
+    """Say whether the tests are to run where time is a count of instructions."""
+    given = config.getoption("bpf_exact")
+    return bool(config.getini("bpf_exact") if given is None else given)
 
 
 def _read(config: pytest.Config) -> Settings:

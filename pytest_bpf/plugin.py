@@ -48,6 +48,9 @@ __all__ = [
     "bpf_traffic",
 ]
 
+TELLING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow")
+"""Options with which pytest tells something and runs no test."""
+
 COSTS_PROPERTY = "bpf_costs"
 """The name under which a test's costs are in its report's ``user_properties``."""
 
@@ -64,8 +67,9 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    """Get the kernels ready, when there are others than the running one."""
-    if options.kernels(config) and not hasattr(config, "workerinput"):
+    """Get the kernels ready, when tests are to run on others than the running one."""
+    only_tells = any(config.getoption(name, False) for name in TELLING)
+    if options.kernels(config) and not only_tells and not hasattr(config, "workerinput"):
         from pytest_bpf import matrix
 
         matrix.prepare(config)

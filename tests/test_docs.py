@@ -42,6 +42,7 @@ PATIENCE = 300.0
 CONFIGURATION = {"bpf_cc", "bpf_cflags", "bpf_include_dirs", "bpf_defines", "bpf_cache_dir"} | {
     "bpf_strict",
     "bpf_costs",
+    "bpf_exact",
     "bpf_kernels",
 }
 

@@ -324,3 +324,31 @@ def test_types_are_of_the_asking_kernel() -> None:
     assert done["object"].startswith(b"\x7fELF")
     assert elsewhere.answer(request)["cached"]
     open_cache().path("btf", request["identity"][:16]).unlink()
+
+
+EXACT = """
+SOURCE = '''
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int two(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+'''
+def test_cost(bpf, bpf_measure):
+    program = bpf.load(SOURCE).programs["two"]
+    cost = bpf_measure(program, lambda: program.test_run(bytes(64), repeat=100))
+    assert cost.unit == "instructions"
+    assert cost.lower == cost.per_run == cost.upper
+"""
+
+
+@pytest.mark.usefixtures("release")
+def test_exact_figures_by_one_option(session: pytest.Pytester) -> None:
+    session.makepyfile(EXACT)
+    run(session, "--bpf-exact").assert_outcomes(passed=1)
+
+
+def test_the_host_does_not_count(session: pytest.Pytester) -> None:
+    session.makepyfile(EXACT)
+    result = run(session, "--bpf-exact", "--bpf-kernel", "host")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --bpf-exact counts instructions in a machine; the host *"])
