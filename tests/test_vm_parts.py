@@ -18,7 +18,7 @@ from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.vm import image, kernels, modules, python, qemu
 from pytest_bpf.vm.command import Inline, inline
 from pytest_bpf.vm.cpio import Archive
-from pytest_bpf.vm.kernels import Kernel
+from pytest_bpf.vm.kernel import Kernel
 
 X86 = Kernel("6.1.0-9-amd64", Path("/k/vmlinuz"), None, "x86_64")
 ARM = Kernel("6.1.0-9-arm64", Path("/k/Image"), None, "aarch64")

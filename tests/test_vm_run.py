@@ -23,7 +23,7 @@ from pytest_bpf.vm import kernels, qemu
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_bpf.vm.kernels import Kernel
+    from pytest_bpf.vm.kernel import Kernel
 
 TIMEOUT = 400
 """Seconds; saving under emulation on a busy machine takes a minute."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.compile.cache import open_cache
 from pytest_bpf.errors import BpfError, UnavailableError
-from pytest_bpf.vm import kernels
+from pytest_bpf.vm.kernel import cache_folder, in_root
 
 if TYPE_CHECKING:
-    from pytest_bpf.vm.kernels import Kernel
+    from pytest_bpf.vm.kernel import Kernel
 
 PACKAGES = {
     "x86_64": ("linux-image-amd64", "linux-image-generic"),
@@ -34,13 +34,13 @@ def current() -> Kernel:
     Raises `UnavailableError` without apt or without its package lists.
     """
     package = _known() or _package()
-    root = kernels.cache_folder() / package.removeprefix("linux-image-")
+    root = cache_folder() / package.removeprefix("linux-image-")
     with open_cache().lock("kernels"):
         if not root.exists():
             _unpack(package, root)
     if package != _known():
         open_cache().write(package.encode(), "kernels", "debian")
-    found = next(kernels.in_root(root), None)
+    found = next(in_root(root), None)
     if found is None:
         raise BpfError(f"the package {package} holds no kernel image; remove {root} and try again")
     return found
@@ -57,7 +57,7 @@ def _known() -> str | None:
 
 
 def _answer() -> Path:
-    return kernels.cache_folder() / "debian"
+    return cache_folder() / "debian"
 
 
 def _package() -> str:

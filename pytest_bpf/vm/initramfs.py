@@ -12,7 +12,7 @@ from pytest_bpf.vm.guest import init
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_bpf.vm.kernels import Kernel
+    from pytest_bpf.vm.kernel import Kernel
     from pytest_bpf.vm.python import Closure
 
 FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/.machine", "/root")  # noqa: S108 (of the guest)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import open_cache
 from pytest_bpf.errors import BpfError, near_matches
-from pytest_bpf.vm import image, modules
+from pytest_bpf.vm import debian, image, modules
+from pytest_bpf.vm.kernel import Kernel, cache_folder, in_root, version_key, with_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,19 +19,6 @@ HOST = "host"
 DEBIAN = "debian"
 BUILT = {"x86_64": "arch/x86/boot/bzImage", "aarch64": "arch/arm64/boot/Image"}
 """Where a kernel's build leaves its image."""
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel to boot: ``modules`` is its ``/lib/modules/RELEASE``, None when it has none."""
-
-    release: str
-    image: Path
-    modules: Path | None
-    architecture: str
-
-    def __str__(self) -> str:
-        return self.release
 
 
 def find(choice: str) -> Kernel | None:
@@ -47,26 +33,19 @@ def find(choice: str) -> Kernel | None:
     if choice == HOST:
         return None
     if choice == DEBIAN:
-        from pytest_bpf.vm import debian  # noqa: PLC0415 (it knows this module)
-
         return checked(debian.current())
     if "/" in choice or Path(choice).exists():
         return checked(at(Path(choice).expanduser().absolute()))
     return checked(_by_version(choice))
 
 
-def cache_folder() -> Path:
-    """Return the folder of unpacked kernels, one a release, each in the layout of a root."""
-    return open_cache().folder / "kernels"
-
-
 def at(path: Path) -> Kernel:
     """Return the kernel at a path: an image, a build tree, or a root."""
     if path.is_file():
-        return _with_modules(path, _modules_near(path))
+        return with_modules(path, _modules_near(path))
     built = path / BUILT.get(platform.machine(), "arch/*/boot/Image")
     if built.exists():
-        return _with_modules(built, path)
+        return with_modules(built, path)
     if kernels := list(in_root(path)):
         return kernels[0]
     if not path.exists():
@@ -75,16 +54,6 @@ def at(path: Path) -> Kernel:
         f"no kernel in the folder {path}: neither a built one ({BUILT[platform.machine()]}) "
         "nor boot/vmlinuz* with lib/modules"
     )
-
-
-def in_root(root: Path) -> Iterator[Kernel]:
-    """Find the kernels of a root file system, the newest first."""
-    images = sorted((root / "boot").glob("vmlinuz*"), key=_version_key, reverse=True)
-    for path in images:
-        if not path.is_symlink():
-            release = image.identify(path).release or path.name.partition("-")[2]
-            folder = root / "lib/modules" / release
-            yield _with_modules(path, folder if folder.is_dir() else None)
 
 
 def checked(kernel: Kernel) -> Kernel:
@@ -107,11 +76,11 @@ def require_modules(kernel: Kernel) -> None:
 
 
 def _by_version(choice: str) -> Kernel:
-    roots = [Path("/"), *sorted(cache_folder().glob("*/"), key=_version_key, reverse=True)]
+    roots = [Path("/"), *sorted(cache_folder().glob("*/"), key=version_key, reverse=True)]
     known = {kernel.release: kernel for root in roots for kernel in _readable(root)}
     matching = [release for release in known if re.match(rf"{re.escape(choice)}(?!\d)", release)]
     if matching:
-        return known[max(matching, key=_version_key)]
+        return known[max(matching, key=version_key)]
     raise BpfError(
         f"no kernel {choice!r} in /boot or {cache_folder()}{near_matches(choice, known)}; "
         "'debian' downloads the distribution's, and a path to an image works too"
@@ -125,12 +94,6 @@ def _readable(root: Path) -> Iterator[Kernel]:
                 yield from (kernel for kernel in [at(path)] if kernel.release)
 
 
-def _with_modules(path: Path, folder: Path | None) -> Kernel:
-    said = image.identify(path)
-    release = said.release or path.name.partition("-")[2]
-    return Kernel(release, path, folder, said.architecture)
-
-
 def _modules_near(path: Path) -> Path | None:
     """Find the modules of ``ROOT/boot/IMAGE``, or of a build tree's image."""
     release = image.identify(path).release
@@ -140,7 +103,3 @@ def _modules_near(path: Path) -> Path | None:
             return folder
     tree = path.parent.parent.parent.parent
     return tree if (tree / "modules.order").exists() else None
-
-
-def _version_key(version: str | Path) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", Path(version).name)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pytest_bpf.vm.kernels import Kernel
+    from pytest_bpf.vm.kernel import Kernel
 
 PORTS = ("control", "in", "out", "err")
 """The virtio ports between host and guest, each a socket on this side."""
