@@ -27,11 +27,6 @@ class ProgramCost:
     run_cnt: int
     run_time_ns: int
 
-    @property
-    def ns_per_run(self) -> float | None:
-        """Mean nanoseconds per run; None when no run was seen."""
-        return self.run_time_ns / self.run_cnt if self.run_cnt else None
-
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, as they travel between processes."""
         return asdict(self)

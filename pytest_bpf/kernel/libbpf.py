@@ -15,7 +15,7 @@ from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint6
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,10 +45,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_program__type": (c_int, c_void_p),
     "bpf_program__set_type": (c_int, c_void_p, c_int),
     "bpf_program__expected_attach_type": (c_int, c_void_p),
-    "bpf_program__set_expected_attach_type": (c_int, c_void_p, c_int),
     "bpf_program__set_attach_target": (c_int, c_void_p, c_int, c_char_p),
-    "bpf_program__set_flags": (c_int, c_void_p, c_uint32),
-    "bpf_program__flags": (c_uint32, c_void_p),
     "bpf_program__set_log_level": (c_int, c_void_p, c_uint32),
     "bpf_program__set_log_buf": (c_int, c_void_p, c_void_p, c_size_t),
     "bpf_program__fd": (c_int, c_void_p),
@@ -62,7 +59,6 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_program__attach_netns": (c_void_p, c_void_p, c_int),
     "bpf_program__attach_perf_event": (c_void_p, c_void_p, c_int),
     "bpf_program__attach_raw_tracepoint": (c_void_p, c_void_p, c_char_p),
-    "bpf_program__attach_freplace": (c_void_p, c_void_p, c_int, c_char_p),
     "bpf_program__attach_tracepoint": (c_void_p, c_void_p, c_char_p, c_char_p),
     "bpf_program__attach_uprobe_opts": (c_void_p, c_void_p, c_int, c_char_p, c_size_t, c_void_p),
     "bpf_program__attach_usdt": (c_void_p, c_void_p, c_int, c_char_p, c_char_p, c_char_p, c_void_p),
@@ -79,9 +75,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_map__type": (c_int, c_void_p),
     "bpf_map__fd": (c_int, c_void_p),
     "bpf_map__reuse_fd": (c_int, c_void_p, c_int),
-    "bpf_map__max_entries": (c_uint32, c_void_p),
     "bpf_map__set_max_entries": (c_int, c_void_p, c_uint32),
-    "bpf_map__map_flags": (c_uint32, c_void_p),
+    "bpf_map__max_entries": (c_uint32, c_void_p),
     "bpf_map__key_size": (c_uint32, c_void_p),
     "bpf_map__value_size": (c_uint32, c_void_p),
     "bpf_map__set_value_size": (c_int, c_void_p, c_uint32),
@@ -90,22 +85,13 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_map__btf_value_type_id": (c_uint32, c_void_p),
     "bpf_map__is_internal": (c_bool, c_void_p),
     "bpf_map__initial_value": (c_void_p, c_void_p, POINTER(c_size_t)),
-    "bpf_map__inner_map": (c_void_p, c_void_p),
     "bpf_map__set_pin_path": (c_int, c_void_p, c_char_p),
     # probes
     "libbpf_probe_bpf_prog_type": (c_int, c_int, c_void_p),
     "libbpf_probe_bpf_map_type": (c_int, c_int, c_void_p),
-    "libbpf_probe_bpf_helper": (c_int, c_int, c_int, c_void_p),
     "libbpf_num_possible_cpus": (c_int,),
     "libbpf_bpf_prog_type_str": (c_char_p, c_int),
     "libbpf_bpf_map_type_str": (c_char_p, c_int),
-    "libbpf_bpf_attach_type_str": (c_char_p, c_int),
-    "libbpf_bpf_link_type_str": (c_char_p, c_int),
-    "libbpf_find_vmlinux_btf_id": (c_int, c_char_p, c_int),
-    "libbpf_major_version": (c_uint32,),
-    "libbpf_minor_version": (c_uint32,),
-    "libbpf_version_string": (c_char_p,),
-    "libbpf_set_print": (c_void_p, c_void_p),
     # bpf/bpf.h: bpf(2), a function a command
     "bpf_map_create": (c_int, c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p),
     "bpf_prog_load": (c_int, c_int, c_char_p, c_char_p, c_void_p, c_size_t, c_void_p),
@@ -119,8 +105,6 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(c_int, c_int, c_void_p, c_void_p, c_void_p, c_void_p),
         *(POINTER(c_uint32), c_void_p),
     ),
-    "bpf_map_update_batch": (c_int, c_int, c_void_p, c_void_p, POINTER(c_uint32), c_void_p),
-    "bpf_map_delete_batch": (c_int, c_int, c_void_p, POINTER(c_uint32), c_void_p),
     "bpf_obj_pin": (c_int, c_int, c_char_p),
     "bpf_obj_get": (c_int, c_char_p),
     "bpf_obj_get_info_by_fd": (c_int, c_int, c_void_p, POINTER(c_uint32)),
@@ -129,13 +113,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_prog_query": (c_int, c_int, c_int, c_uint32, c_void_p, c_void_p, POINTER(c_uint32)),
     "bpf_link_create": (c_int, c_int, c_int, c_int, c_void_p),
     "bpf_iter_create": (c_int, c_int),
-    "bpf_prog_get_next_id": (c_int, c_uint32, POINTER(c_uint32)),
-    "bpf_map_get_next_id": (c_int, c_uint32, POINTER(c_uint32)),
-    "bpf_link_get_next_id": (c_int, c_uint32, POINTER(c_uint32)),
-    "bpf_prog_get_fd_by_id": (c_int, c_uint32),
     "bpf_map_get_fd_by_id": (c_int, c_uint32),
-    "bpf_link_get_fd_by_id": (c_int, c_uint32),
-    "bpf_prog_bind_map": (c_int, c_int, c_int, c_void_p),
     "bpf_prog_test_run_opts": (c_int, c_int, c_void_p),
     "bpf_enable_stats": (c_int, c_int),
     "bpf_raw_tracepoint_open": (c_int, c_char_p, c_int),
@@ -143,17 +121,11 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "btf__free": (None, c_void_p),
     "btf__load_vmlinux_btf": (c_void_p,),
     "btf__load_from_kernel_by_id": (c_void_p, c_uint32),
-    "btf__parse": (c_void_p, c_char_p, POINTER(c_void_p)),
     "btf__parse_raw": (c_void_p, c_char_p),
-    "btf__find_by_name": (c_int, c_void_p, c_char_p),
     "btf__find_by_name_kind": (c_int, c_void_p, c_char_p, c_uint32),
     "btf__type_cnt": (c_uint32, c_void_p),
     "btf__type_by_id": (c_void_p, c_void_p, c_uint32),
     "btf__name_by_offset": (c_char_p, c_void_p, c_uint32),
-    "btf__resolve_size": (ctypes.c_int64, c_void_p, c_uint32),
-    "btf__align_of": (c_int, c_void_p, c_uint32),
-    "btf_ext__free": (None, c_void_p),
-    "btf_ext__get_raw_data": (c_void_p, c_void_p, POINTER(c_uint32)),
     "btf_dump__new": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
     "btf_dump__free": (None, c_void_p),
     "btf_dump__dump_type": (c_int, c_void_p, c_uint32),
@@ -265,18 +237,3 @@ _print = ctypes.CFUNCTYPE(c_int, c_int, c_void_p, c_void_p)(_keep_message)
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
-
-
-def privileged() -> bool:
-    """Say whether this process may load programs: CAP_SYS_ADMIN, or CAP_BPF, effective."""
-    capabilities = effective_capabilities()
-    return bool(capabilities & (1 << 21 | 1 << 39))
-
-
-def effective_capabilities() -> int:
-    """Return the effective capabilities of this process as a bit mask (``capability.h``)."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
-        for line in status:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    raise BpfError("/proc/self/status has no CapEff line; is /proc mounted?")

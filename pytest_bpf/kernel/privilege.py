@@ -7,7 +7,6 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pytest_bpf.kernel import libbpf
 from pytest_bpf.kernel.probe import Variant, code, judge, status
 
 SYS_ADMIN = 21
@@ -38,7 +37,7 @@ def privilege() -> str | None:
 
 
 def _capabilities_missing() -> str | None:
-    effective = libbpf.effective_capabilities()
+    effective = int(status("CapEff"), 16)
     missing = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
     if not missing or effective >> SYS_ADMIN & 1:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import BpfError, LoadError, UnavailableError
 from pytest_bpf.kernel import enums, features, libbpf
 from pytest_bpf.kernel.btf import Btf
+from pytest_bpf.kernel.privilege import privilege
 from pytest_bpf.objects import elf, refusals, verifier
 from pytest_bpf.objects.globals import set_initial
 from pytest_bpf.objects.lacking import lacking
@@ -176,11 +177,8 @@ class Opened:
 
     def _refused(self, error: OSError, said: list[str]) -> BpfError:
         code = error.errno or 0
-        if code in {errno.EPERM, errno.EACCES} and not libbpf.privileged():
-            return UnavailableError(
-                "loading BPF programs needs CAP_BPF or CAP_SYS_ADMIN, which this process does not "
-                "have; run pytest as root (sudo -E)"
-            )
+        if code in {errno.EPERM, errno.EACCES} and (missing := privilege()):
+            return UnavailableError(f"{self.path}: cannot be loaded: {missing}")
         uncreated = refusals.refused_map(said)
         if uncreated is not None:
             return self._uncreated(*uncreated, code)
