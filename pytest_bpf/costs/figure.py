@@ -34,8 +34,10 @@ class Figure:
     ``subject`` is empty for a workload as a whole. Between ``lower`` and ``upper`` lies the true
     value with 95 % confidence; both equal ``value`` where nothing is left to chance. ``samples``
     are the batches that ``value`` is the median of, in the order they were measured, to be
-    compared with those of another run. ``value`` is None for what could not be measured, and
-    ``why_not`` says why.
+    compared with those of another run. ``reference``, where there is one, is what a fixed program
+    read right beside each of them: a machine that is slower today is so for both, and their
+    quotients compare. ``lower`` and ``upper`` are None where one batch says nothing of its spread.
+    ``value`` is None for what could not be measured, and ``why_not`` says why.
     """
 
     metric: str
@@ -45,6 +47,7 @@ class Figure:
     upper: float | None
     instrument: Instrument
     samples: tuple[float, ...] = ()
+    reference: tuple[float, ...] = ()
     why_not: str = ""
 
     @classmethod
