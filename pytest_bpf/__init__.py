@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pytest_bpf.compile import Compiled, Compiler, compile_source
-    from pytest_bpf.costs import Measure, RunCost, measure
+    from pytest_bpf.costs import Latency, Measure, RunCost, latency, measure
     from pytest_bpf.errors import (
         AttachError,
         BpfError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "compile": ("Compiled", "Compiler", "compile_source"),
-    "costs": ("Measure", "RunCost", "measure"),
+    "costs": ("Latency", "Measure", "RunCost", "latency", "measure"),
     "errors": (
         *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
         *("PlaceError", "RunError", "StimulusError", "UnavailableError", "UnknownNameError"),
@@ -82,6 +82,7 @@ __all__ = [
     "EventList",
     "Events",
     "Interface",
+    "Latency",
     "LeakWarning",
     "Link",
     "LoadError",
@@ -115,6 +116,7 @@ __all__ = [
     "XdpAction",
     "__version__",
     "compile_source",
+    "latency",
     "measure",
 ]
 

@@ -82,6 +82,7 @@ _METRICS = (
     Metric("latency_p95", "ns", "lower", "the same, 95th percentile"),
     Metric("latency_p99", "ns", "lower", "the same, 99th percentile"),
     Metric("latency_max", "ns", "lower", "the same, the longest"),
+    Metric("consumer_p99", "ns", "lower", "the part of it in which the consumer did not sleep"),
     Metric("lookup", "ns", "lower", "one look-up in a map, from BPF"),
     Metric("update", "ns", "lower", "one update of a map, from BPF"),
 )

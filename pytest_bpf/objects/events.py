@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel.btf import Btf, Struct, Type
@@ -29,11 +29,27 @@ class Buffer(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
-class EventList(list[Any]):
-    """The events of one `Events.read`, in order."""
+class Reading(NamedTuple):
+    """How many ``events`` were read together, and when, in ns of ``time.monotonic_ns()``.
 
-    def __init__(self, events: list[Any], name: str, lost: int | None) -> None:
+    The reader slept from ``asleep`` to ``woken``, ready to be woken by an event, and had them at
+    ``read``. When it did not sleep, all three are the same.
+    """
+
+    events: int
+    asleep: int
+    woken: int
+    read: int
+
+
+class EventList(list[Any]):
+    """The events of one `Events.read`, in order; ``readings`` says when they were read."""
+
+    def __init__(
+        self, events: list[Any], name: str, lost: int | None, readings: tuple[Reading, ...] = ()
+    ) -> None:
         super().__init__(events)
+        self.readings = readings
         self._name = name
         self._lost = lost
 
@@ -83,9 +99,14 @@ class Events:
         """
         deadline = time.monotonic() + timeout
         events: list[Any] = []
+        readings: list[Reading] = []
+        slept: tuple[int, int] | None = None
         while True:
             with self._using:
                 drained, lost = self._open.drain(), self._open.lost
+            now = time.monotonic_ns()
+            if drained:
+                readings.append(Reading(len(drained), *(slept or (now, now)), now))
             self.consumed += len(drained)
             new = [self._typed(raw) for raw in drained]
             events += new
@@ -95,8 +116,10 @@ class Events:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
+            asleep = time.monotonic_ns()
             self._open.wait(min(left, LONGEST_WAIT))
-        return EventList(events, self._name, lost)
+            slept = asleep, time.monotonic_ns()
+        return EventList(events, self._name, lost, tuple(readings))
 
     @property
     def lost(self) -> int:
