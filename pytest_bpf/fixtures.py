@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pytest_bpf.claims import Finding
     from pytest_bpf.costs import Measure
     from pytest_bpf.evidence import Drops, ReasonCounter
     from pytest_bpf.loader import Choices, Loader
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 COSTS = pytest.StashKey[list[dict[str, Any]]]()
 """The costs of an item's programs, as they travel to its report."""
+
+FINDING = pytest.StashKey["Finding"]()
+"""What an item makes of its claim."""
 
 
 @pytest.fixture(scope="session")
@@ -180,6 +184,22 @@ def bpf_measure() -> Measure:
     from pytest_bpf.costs import measure
 
     return measure
+
+
+@pytest.fixture
+def bpf_claim(request: pytest.FixtureRequest) -> Finding:
+    """Say what the test found of the claim in its marker: ``bpf_claim(after < before, ...)``.
+
+    The test fails when that is another verdict than the marker's.
+    """
+    from pytest_bpf.claims import Claim, Finding
+
+    mark = request.node.get_closest_marker("bpf_claim")
+    if mark is None:
+        pytest.fail("bpf_claim: the test has no marker of that name: what is claimed?", False)
+    finding = Finding(Claim.parse(mark))
+    request.node.stash[FINDING] = finding
+    return finding
 
 
 @pytest.fixture(scope="session")

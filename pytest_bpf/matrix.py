@@ -45,10 +45,10 @@ def prepare(config: pytest.Config) -> None:
         chosen = _found(options.kernels(config), exact=options.exact(config))
     except BpfError as error:
         raise pytest.UsageError(f"--bpf-kernel: {error}") from None
-    if options.exact(config) and any(kernel.name == HOST for kernel in chosen):
+    if options.exact(config) and all(kernel.name == HOST for kernel in chosen):
         raise pytest.UsageError(
-            "--bpf-exact counts instructions in a machine; the host cannot: leave out "
-            "--bpf-kernel host"
+            "--bpf-exact counts instructions in a machine; the host cannot: add "
+            "--bpf-kernel debian, or leave out --bpf-kernel host"
         )
     config.stash[CHOSEN] = chosen
     option = config.option
@@ -114,7 +114,7 @@ def _found(choices: Sequence[str], *, exact: bool) -> list[Chosen]:
         same = sum(name.partition("#")[0] == release for name in names)
         written = os.path.normpath(choice) if "/" in choice else choice
         names[f"{release}#{same + 1}" if same else release] = written
-    return [Chosen(choice, name, exact) for name, choice in names.items()]
+    return [Chosen(choice, name, exact and name != HOST) for name, choice in names.items()]
 
 
 def _save(config: pytest.Config, kernel: Chosen) -> None:

@@ -72,6 +72,12 @@ def add(parser: pytest.Parser) -> None:
         help="Run the tests in a machine whose time is a count of instructions, so that costs are "
         "the same every time. The kernel is that of --bpf-kernel, else 'debian'.",
     )
+    group.addoption(
+        "--bpf-claims",
+        metavar="FILE",
+        type=Path,
+        help="Write what became of the tests' claims (marker bpf_claim) to a Markdown file.",
+    )
     parser.addini("bpf_cc", "Compiler for BPF sources, as --bpf-cc.", default="")
     parser.addini("bpf_cflags", "Further compiler flags.", type="args", default=[])
     parser.addini("bpf_include_dirs", "Further folders of headers.", type="paths", default=[])

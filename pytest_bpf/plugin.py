@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+import shutil
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -10,11 +11,13 @@ from pytest_bpf import hookspecs, options
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.fixtures import (
     COSTS,
+    FINDING,
     _bpf_drop_reasons,
     _bpf_leaks,
     _bpf_session,
     bpf,
     bpf_cgroup,
+    bpf_claim,
     bpf_drops,
     bpf_measure,
     bpf_module,
@@ -29,6 +32,7 @@ from pytest_bpf.fixtures import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from pytest_bpf.claims import Claim
     from pytest_bpf.requirements import Requirements
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "_bpf_session",
     "bpf",
     "bpf_cgroup",
+    "bpf_claim",
     "bpf_drops",
     "bpf_measure",
     "bpf_module",
@@ -53,6 +58,9 @@ TELLING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test
 
 COSTS_PROPERTY = "bpf_costs"
 """The name under which a test's costs are in its report's ``user_properties``."""
+
+CLAIM_PROPERTY = "bpf_claim"
+"""The same of what it made of its claim."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,8 +93,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "bpf_requires(kernel, program_type, map_type, attach, helper, kfunc, btf, btf_type, "
-        "config, libbpf, cpus): skip the test, saying what is missing, where the environment "
-        "does not have all of these.",
+        "config, libbpf, cpus, exact): skip the test, saying what is missing, where the "
+        "environment does not have all of these.",
+    )
+    config.addinivalue_line(
+        "markers",
+        "bpf_claim(says, row, verdict): what is claimed, and whether it 'holds', 'holds in part' "
+        "or is 'refuted'; the test says by the fixture bpf_claim what it found.",
     )
 
 
@@ -95,6 +108,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("bpf_requires"):
             _requirements(item)
+        if item.get_closest_marker("bpf_claim"):
+            _claim(item)
 
 
 def pytest_report_collectionfinish(
@@ -121,15 +136,21 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Skip a test that meets something this environment cannot do."""
-    return (yield from _skipping(item))
+    result = yield from _skipping(item)
+    if FINDING in item.stash and item.stash[FINDING].claim.verdict == "not measured":
+        pytest.fail("bpf_claim: the test did not say what it found", pytrace=False)
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the costs of an item's programs into its last report."""
+    """Put an item's claim into its report, and the costs of its programs into the last one."""
     report = yield
+    if item.get_closest_marker("bpf_claim") and (report.when == "call" or report.skipped):
+        claim = _found(item, report).as_dict()
+        report.user_properties.append((CLAIM_PROPERTY, claim))
     if report.when == "teardown":
         for node in item.listchain():
             if COSTS in node.stash:
@@ -148,24 +169,34 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Show the table of costs, when it was asked for and there is something in it."""
-    if not options.settings(config).costs:
-        return
-    from pytest_bpf.costs import ProgramCost
-    from pytest_bpf.reports.terminal import costs_table
+    """Show the table of costs when it was asked for, and what became of the tests' claims."""
+    if options.settings(config).costs and (costs := _reported(terminalreporter, COSTS_PROPERTY)):
+        from pytest_bpf.costs import ProgramCost
+        from pytest_bpf.reports.terminal import costs_table
 
-    costs = [
-        ProgramCost(**cost)
+        terminalreporter.write_sep("=", "bpf: what the programs cost")
+        for line in costs_table([ProgramCost(**cost) for some in costs for cost in some]):
+            terminalreporter.write_line(line)
+    if claims := _reported(terminalreporter, CLAIM_PROPERTY):
+        from pytest_bpf.claims import Claim
+        from pytest_bpf.reports.claims import claim_lines, claims_markdown, claims_table
+
+        lines = claim_lines(Claim(**claim) for claim in claims)
+        terminalreporter.write_sep("=", "bpf: what became of the claims")
+        for text in claims_table(lines, shutil.get_terminal_size().columns):
+            terminalreporter.write_line(text)
+        if file := config.getoption("bpf_claims"):
+            file.write_text("\n".join([*claims_markdown(lines), ""]), encoding="utf-8")
+
+
+def _reported(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
+    return [
+        value
         for reports in terminalreporter.stats.values()
         for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == COSTS_PROPERTY
-        for cost in value
+        for given, value in getattr(report, "user_properties", ())
+        if given == name
     ]
-    if costs:
-        terminalreporter.section("bpf: what the programs cost")
-        for line in costs_table(costs):
-            terminalreporter.write_line(line)
 
 
 def _requirements(item: pytest.Item) -> Requirements:
@@ -175,6 +206,33 @@ def _requirements(item: pytest.Item) -> Requirements:
         return requirements.Requirements.of(item.iter_markers("bpf_requires"))
     except requirements.RequirementError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+
+
+def _claim(item: pytest.Item) -> Claim:
+    """Return what a test claims, not measured yet; refuse a marker that cannot be understood."""
+    from pytest_bpf import claims
+
+    mark = item.get_closest_marker("bpf_claim")
+    assert mark
+    if "bpf_claim" not in getattr(item, "fixturenames", ()):
+        raise pytest.UsageError(f"{item.nodeid}: has the marker bpf_claim, and not the fixture")
+    try:
+        return claims.Claim.parse(mark)
+    except claims.ClaimError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+
+
+def _found(item: pytest.Item, report: pytest.TestReport) -> Claim:
+    """Return what a test made of its claim, or why it made nothing of it."""
+    from dataclasses import replace
+
+    from pytest_bpf.claims import where
+
+    claim = item.stash[FINDING].claim if FINDING in item.stash else _claim(item)
+    if claim.verdict != "not measured":
+        return claim
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "the test failed"
+    return replace(claim, measured=reason.removeprefix("Skipped: "), where=where())
 
 
 def _uses_bpf(item: pytest.Item) -> bool:

@@ -16,6 +16,7 @@
 ``btf_type``         a type of the kernel, ``"sk_buff"``, or a member, ``"sk_buff.tstamp"``
 ``config``           ``"CONFIG_BPF_LSM"`` (y or m), or ``{"CONFIG_BPF_LSM": "y"}``
 ``cpus``             the least number of CPUs that this process may use
+``exact``            True: a machine whose time is a count of instructions (``--bpf-exact``)
 ===================  ================================================================
 
 Wherever a name stands, a list or tuple of names may stand. The marks of a test, its class and its
@@ -74,6 +75,7 @@ class Requirements:
     btf_type: tuple[str, ...] = ()
     config: tuple[tuple[str, str], ...] = ()
     cpus: int = 0
+    exact: bool = False
 
     @classmethod
     def parse(cls, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Requirements:
@@ -109,6 +111,7 @@ class Requirements:
             libbpf=self.libbpf & other.libbpf,
             btf=self.btf or other.btf,
             cpus=max(self.cpus, other.cpus),
+            exact=self.exact or other.exact,
             **{
                 name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name))))
                 for name in (*_NAMES, "config")
@@ -134,7 +137,7 @@ _NAMES = ("program_type", "map_type", "attach", "helper", "kfunc", "btf_type")
 def _parse(keyword: str, value: object) -> Any:
     if keyword in {"kernel", "libbpf"}:
         return _specifier(keyword, value)
-    if keyword == "btf":
+    if keyword in {"btf", "exact"}:
         if not isinstance(value, bool):
             raise _mistake(keyword, value, "must be True or False")
         return value
@@ -209,6 +212,7 @@ def _check_name(keyword: str, name: str) -> None:
 def _missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
     """Yield what is missing, and why; the reason is empty when there is nothing to add."""
     from pytest_bpf.kernel import features
+    from pytest_bpf.kernel.exact import is_exact
 
     yield from _versions_missing(wanted)
     for option, value in wanted.config:
@@ -231,6 +235,8 @@ def _missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
     usable = len(os.sched_getaffinity(0))
     if usable < wanted.cpus:
         yield f"{wanted.cpus} CPUs ({usable} usable here)", ""
+    if wanted.exact and not is_exact():
+        yield "time that counts instructions (--bpf-exact)", ""
 
 
 def _unless(answer: Probe, what: str) -> Iterator[tuple[str, str]]:

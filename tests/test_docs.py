@@ -199,7 +199,7 @@ def public() -> Iterator[tuple[str, str]]:
             yield "fixtures.md", name
     for key in CONFIGURATION:
         yield "options.md", key
-    for option in ("--bpf-cc", "--bpf-cache-dir", "--bpf-strict", "--bpf-costs"):
+    for option in ("--bpf-cc", "--bpf-cache-dir", "--bpf-strict", "--bpf-costs", "--bpf-claims"):
         yield "options.md", option
     for name in vars(hookspecs):
         if name.startswith("pytest_bpf_"):
