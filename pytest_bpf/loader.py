@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.compile import Compiled, Compiler, compile_source
 from pytest_bpf.objects import Object
+from pytest_bpf.objects.search import find_map, find_program
 
 if TYPE_CHECKING:
     import os
@@ -52,6 +53,7 @@ class Loader:
         self._loaded = loaded
         self._closing = closing
         self.objects: list[Object] = []
+        self._found: list[Program | Map] = []
 
     def load(
         self,
@@ -95,6 +97,36 @@ class Loader:
         self._loaded(obj)
         return obj
 
+    def find_program(
+        self,
+        name: str | None = None,
+        *,
+        id: int | None = None,  # noqa: A002 (the kernel's word)
+        tag: str | None = None,
+        pinned: str | os.PathLike[str] | None = None,
+        pid: int | None = None,
+    ) -> Program:
+        """Return a program that is in the kernel, whoever loaded it: it is read, never unloaded.
+
+        All that is given must hold; see `pytest_bpf.objects.search.find_program`.
+        """
+        program = find_program(name, id=id, tag=tag, pinned=pinned, pid=pid)
+        self._found.append(program)
+        return program
+
+    def find_map(
+        self,
+        name: str | None = None,
+        *,
+        id: int | None = None,  # noqa: A002 (the kernel's word)
+        pinned: str | os.PathLike[str] | None = None,
+        pid: int | None = None,
+    ) -> Map:
+        """Return a map that is in the kernel, whoever made it; see `find_program`."""
+        found = find_map(name, id=id, pinned=pinned, pid=pid)
+        self._found.append(found)
+        return found
+
     def compile(
         self,
         source: str | os.PathLike[str],
@@ -122,7 +154,9 @@ class Loader:
                 last_first.callback(obj.close)
                 if not obj.closed:
                     last_first.callback(self._closing, obj)
-            self.objects = []
+            for found in self._found:
+                last_first.callback(found.close)
+            self.objects, self._found = [], []
 
     def __enter__(self) -> Loader:  # noqa: PYI034 (Self is 3.11)
         return self

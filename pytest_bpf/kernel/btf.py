@@ -7,7 +7,9 @@ The reading is libbpf's (``btf__type_by_id``); this module turns ``struct btf_ty
 from __future__ import annotations
 
 import ctypes
+import errno
 import struct
+import weakref
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
@@ -47,7 +49,8 @@ __all__ = [
     "Struct",
     "Type",
     "Variable",
-    "types_in_kernel",
+    "in_kernel",
+    "map_types",
     "vmlinux",
 ]
 
@@ -77,7 +80,7 @@ class _Raw:
 class Btf:
     """The types of an object or of the kernel, read through libbpf's ``struct btf *``.
 
-    The pointer is borrowed: whoever opened the object closes it.
+    The pointer is borrowed: whoever made it frees it.
     """
 
     def __init__(self, pointer: int) -> None:
@@ -99,6 +102,10 @@ class Btf:
             finally:
                 self._resolving.discard(type_id)
         return self._types[type_id]
+
+    def name(self, type_id: int) -> str:
+        """Return a type's own name, without its keyword; empty when it has none."""
+        return self._raw(type_id).name
 
     def named(self, name: str) -> Type:
         """Return a type by its C name: ``"struct event"``, ``"event_t"``, ``"unsigned int"``.
@@ -259,16 +266,26 @@ def vmlinux() -> Btf:
         ) from None
 
 
-def types_in_kernel(info: MapInfo) -> tuple[Type | None, Type | None]:
-    """Return the key and value types of a map that was made elsewhere, from its BTF by id.
+def in_kernel(number: int) -> Btf | None:
+    """Return the types of a program or map that was made elsewhere, by its ``btf_id``.
 
-    None where it has none.
+    None where it has none (0), or where they went with it.
     """
-    if not info.btf_id or not info.btf_key_type_id:
-        return None, None
-    pointer = libbpf.call("btf__load_from_kernel_by_id", info.btf_id)
+    if not number:
+        return None
     try:
-        btf = Btf(pointer)
-        return btf.type(info.btf_key_type_id), btf.type(info.btf_value_type_id)
-    finally:
-        libbpf.function("btf__free")(pointer)
+        pointer = libbpf.call("btf__load_from_kernel_by_id", number)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+    found = Btf(pointer)
+    weakref.finalize(found, libbpf.function("btf__free"), pointer)
+    return found
+
+
+def map_types(btf: Btf | None, info: MapInfo) -> tuple[Type | None, Type | None]:
+    """Return the key and value types that a map has in its BTF; None where it has none."""
+    if btf is None or not info.btf_key_type_id:
+        return None, None
+    return btf.type(info.btf_key_type_id), btf.type(info.btf_value_type_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from ctypes import c_char, c_uint8, c_uint32, c_uint64
 from typing import TypeVar
 
@@ -99,6 +100,31 @@ def read_info(fd: int, kind: type[_Info]) -> _Info:
     Raises `OSError` when ``fd`` is closed or of another kind.
     """
     info = kind()
+    _fill(fd, info)
+    return info
+
+
+def _fill(fd: int, info: ctypes.Structure) -> None:
     size = c_uint32(ctypes.sizeof(info))
     libbpf.call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
-    return info
+
+
+def map_ids(fd: int) -> list[int]:
+    """Return the ids of the maps that a program uses; raise `OSError`."""
+    count = read_info(fd, ProgramInfo).nr_map_ids
+    ids = (c_uint32 * count)()
+    info = ProgramInfo(nr_map_ids=count, map_ids=ctypes.addressof(ids))
+    _fill(fd, info)
+    return list(ids[: info.nr_map_ids])
+
+
+def first_function(fd: int) -> int:
+    """Return the BTF type id of a program's own function, 0 where it has no BTF."""
+    told = read_info(fd, ProgramInfo)
+    if not told.nr_func_info or told.func_info_rec_size < 8:
+        return 0
+    record = (c_uint8 * told.func_info_rec_size)()  # struct bpf_func_info: insn_off, type_id
+    info = ProgramInfo(nr_func_info=1, func_info_rec_size=len(record))
+    info.func_info = ctypes.addressof(record)
+    _fill(fd, info)
+    return int.from_bytes(bytes(record[4:8]), sys.byteorder)

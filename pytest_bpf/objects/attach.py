@@ -278,6 +278,11 @@ def _link(
     program: LoadedProgram, target: Any, run: Callable[..., Any], name: str, *arguments: Any
 ) -> Link:
     """Make a libbpf link by the function ``name``, called through ``run``."""
+    if not program.pointer:
+        raise AttachError(
+            f"program {program.name!r} ({program.type}) was found in the kernel: whoever loaded it "
+            "attaches it"
+        )
     pointer = run(told, name, program.pointer, *arguments)
     fd = libbpf.function("bpf_link__fd")(pointer)
     destroy = libbpf.function("bpf_link__destroy")

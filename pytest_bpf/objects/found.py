@@ -1,34 +1,65 @@
-"""Maps that others made: found by id or by pin."""
+"""Programs and maps that others made: found by id or by pin, and what the kernel knows of them."""
 
 from __future__ import annotations
 
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import MapError
-from pytest_bpf.kernel import libbpf
+from pytest_bpf.errors import LoadError, MapError
+from pytest_bpf.kernel import btf, ids, libbpf
+from pytest_bpf.kernel.info import ProgramInfo, first_function, read_info
+from pytest_bpf.objects.loaded import Identity, type_name
+
+if TYPE_CHECKING:
+    from pytest_bpf.kernel.btf import Btf, Type
+    from pytest_bpf.kernel.ids import Kind
+
+WORDS = {"prog": "program", "map": "map"}
+_ERRORS = {"prog": LoadError, "map": MapError}
 
 
-def by_id(map_id: int) -> int:
-    """Return a descriptor of the map with this id; `MapError` when there is none."""
+def by_id(kind: Kind, number: int) -> int:
+    """Return a descriptor of the program or map with this id.
+
+    Raises `LoadError` or `MapError` when there is none.
+    """
     try:
-        return int(libbpf.call("bpf_map_get_fd_by_id", map_id))
-    except OSError as error:
-        raise MapError(f"there is no map with id {map_id}: {error.strerror}") from None
+        return ids.opened(kind, number)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise _ERRORS[kind](f"there is no {WORDS[kind]} with id {number}: {why}") from None
 
 
-def by_pin(path: str | os.PathLike[str]) -> int:
-    """Return a descriptor of the map pinned to a path; `MapError` when there is none."""
-    what = f"there is no map pinned to {os.fspath(path)}"
+def by_pin(kind: Kind, path: str | os.PathLike[str]) -> int:
+    """Return a descriptor of the program or map pinned to a path; the errors of `by_id`."""
+    what, error_type = f"there is no {WORDS[kind]} pinned to {os.fspath(path)}", _ERRORS[kind]
     try:
         fd = int(libbpf.call("bpf_obj_get", os.fsencode(path)))
     except OSError as error:
-        raise MapError(f"{what}: {error.strerror}") from None
-    if Path(f"/proc/self/fd/{fd}").readlink().name.endswith("bpf-map"):
+        raise error_type(f"{what}: {error.strerror}") from None
+    if Path(f"/proc/self/fd/{fd}").readlink().name.endswith(f"bpf-{kind}"):
         return fd
     os.close(fd)
-    raise MapError(f"{what}, but something else")
+    raise error_type(f"{what}, but something else")
+
+
+def known(fd: int) -> tuple[Identity, Type | None]:
+    """Return what the kernel knows of a program, and what its argument points to by its BTF."""
+    info = read_info(fd, ProgramInfo)
+    types = btf.in_kernel(info.btf_id)
+    name, kind = full_name(fd, info, types), type_name(info.type)
+    context = types.first_parameter(name) if types else None
+    return Identity(fd, name, kind, section=kind), context
+
+
+def full_name(fd: int, info: ProgramInfo, types: Btf | None) -> str:
+    """Return a program's name: its function's in the BTF, else the 15 characters kept of it."""
+    function = first_function(fd) if types else 0
+    return (types.name(function) if types and function else "") or info.name.decode(
+        errors="replace"
+    )
 
 
 def pin(fd: int, what: str, path: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,31 +15,61 @@ if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Type
 
 
-class LoadedProgram:
-    """A loaded program by libbpf's ``struct bpf_program *``.
+@dataclass(frozen=True)
+class Identity:
+    """What a loaded program is, whoever loaded it.
 
     ``type`` is libbpf's name (``"xdp"``, ``"tracepoint"``), ``section`` the ELF section that says
-    it, ``context_type`` what its argument points to, ``verifier`` what the verifier counted.
+    it, or the type again where nobody knows the section. ``pointer`` is libbpf's
+    ``struct bpf_program *``, 0 for a program that libbpf did not load here.
+    """
+
+    fd: int
+    name: str
+    type: str
+    section: str
+    expected_attach_type: int = 0
+    pointer: int = 0
+
+
+def by_pointer(pointer: int) -> Identity:
+    """Return what libbpf knows of a program that it loaded."""
+    section: bytes = libbpf.call("bpf_program__section_name", pointer)
+    return Identity(
+        fd=libbpf.call("bpf_program__fd", pointer),
+        name=libbpf.call("bpf_program__name", pointer).decode(errors="replace"),
+        type=program_type(pointer),
+        section=section.decode(errors="replace"),
+        expected_attach_type=libbpf.call("bpf_program__expected_attach_type", pointer),
+        pointer=pointer,
+    )
+
+
+class LoadedProgram:
+    """A loaded program: its `Identity`, and what the kernel tells of it.
+
+    ``context_type`` is what its argument points to, ``verifier`` what the verifier counted.
     """
 
     def __init__(
-        self, pointer: int, *, context_type: Type | None = None, load_log: str = ""
+        self, what: Identity, *, context_type: Type | None = None, load_log: str = ""
     ) -> None:
-        self.pointer = pointer
-        self.name: str = libbpf.call("bpf_program__name", pointer).decode(errors="replace")
-        section: bytes = libbpf.call("bpf_program__section_name", pointer)
-        self.section = section.decode(errors="replace")
-        self.type = program_type(pointer)
-        self.expected_attach_type: int = libbpf.call("bpf_program__expected_attach_type", pointer)
+        self.name = what.name
+        self.type = what.type
+        self.section = what.section
+        self.expected_attach_type = what.expected_attach_type
+        self.pointer = what.pointer
         self.context_type = context_type
         self.verifier: VerifierStats = stats(load_log)
-        self._fd: int = libbpf.call("bpf_program__fd", pointer)
+        self._fd = what.fd
 
     @property
     def fd(self) -> int:
-        """The file descriptor; `LoadError` when it was not loaded, or its object is closed."""
+        """The file descriptor; `LoadError` when it was not loaded, or is closed."""
         if self._fd < 0:
-            raise LoadError(f"program {self.name!r} is gone: its object was closed")
+            raise LoadError(
+                f"program {self.name!r} is gone: its object was closed, or it was itself"
+            )
         return self._fd
 
     @property
@@ -97,6 +128,10 @@ class LoadedProgram:
 
 def program_type(pointer: int) -> str:
     """Return libbpf's name of a program's type, as in ``"xdp"``."""
-    number = libbpf.call("bpf_program__type", pointer)
+    return type_name(libbpf.call("bpf_program__type", pointer))
+
+
+def type_name(number: int) -> str:
+    """Return libbpf's name of ``enum bpf_prog_type``; the number where it has none."""
     name = libbpf.call("libbpf_bpf_prog_type_str", number)
     return name.decode() if name else str(number)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel import elements, libbpf
-from pytest_bpf.kernel.btf import Btf, Struct, Type, types_in_kernel
+from pytest_bpf.kernel.btf import Btf, Struct, Type, in_kernel, map_types
 from pytest_bpf.kernel.info import MapInfo, read_info
 from pytest_bpf.kernel.perf_rings import PerfRings
 from pytest_bpf.kernel.ring import Ring
@@ -21,6 +21,8 @@ from pytest_bpf.objects.map_errors import explained
 from pytest_bpf.objects.percpu import PerCPU, add
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from pytest_bpf.objects.events import Buffer
@@ -56,6 +58,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self._fd = fd
         self._declared = value
         self._btf = btf
+        self._release: Callable[[], object] | None = None
         self._reader: Events | None = None
         self._reader_type: Type | None = None
         self.name = name or info.name.decode()
@@ -69,33 +72,40 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     @classmethod
     def from_id(cls, map_id: int) -> Map:
-        """Open the map with this id; its descriptor is closed when the value is collected.
+        """Open the map with this id; its descriptor is closed by `close` or with the value.
 
         Raises `MapError` when there is no such map.
         """
-        return cls._owning(found.by_id(map_id))
+        return cls.found(found.by_id("map", map_id))
 
     @classmethod
     def from_pin(cls, path: str | os.PathLike[str]) -> Map:
         """Open the map that is pinned to a path; the rest is as with `from_id`."""
-        return cls._owning(found.by_pin(path))
+        return cls.found(found.by_pin("map", path))
 
     @classmethod
-    def _owning(cls, fd: int) -> Map:
+    def found(cls, fd: int, btf: Btf | None = None) -> Map:
+        """Return the map of a descriptor, which is closed by `close` or with the value.
+
+        Keys and values are typed by the map's own BTF in the kernel; ``btf`` has the types of
+        events where the map has none.
+        """
         try:
-            key, value = types_in_kernel(read_info(fd, MapInfo))
-            opened = cls(fd, key=key, value=value)
+            info = read_info(fd, MapInfo)
+            own = in_kernel(info.btf_id)
+            key, value = map_types(own, info)
+            opened = cls(fd, key=key, value=value, btf=own or btf)
         except BaseException:
             os.close(fd)
             raise
-        weakref.finalize(opened, os.close, fd)
+        opened._release = weakref.finalize(opened, os.close, fd)
         return opened
 
     @property
     def fd(self) -> int:
-        """The file descriptor; `MapError` once the object it came from is closed."""
+        """The file descriptor; `MapError` once it, or the object it came from, is closed."""
         if self._fd < 0:
-            raise MapError(f"map {self.name!r} is gone: its object was closed")
+            raise MapError(f"map {self.name!r} is gone: its object was closed, or it was itself")
         return self._fd
 
     @property
@@ -285,10 +295,12 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         return ((keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count))
 
     def close(self) -> None:
-        """End the readers of events and forget the descriptor; whoever opened it closes it."""
+        """End the readers of events and forget the descriptor; the map stays with its maker."""
         if self._reader is not None:
             self._reader.close()
         self._fd = -1
+        if self._release is not None:
+            self._release()
 
     # -- inside ------------------------------------------------------------------------------
 

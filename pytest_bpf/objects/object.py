@@ -12,6 +12,7 @@ from pytest_bpf.kernel import libbpf
 from pytest_bpf.objects import elf
 from pytest_bpf.objects.globals import Globals
 from pytest_bpf.objects.link import Link
+from pytest_bpf.objects.loaded import by_pointer
 from pytest_bpf.objects.map import Map
 from pytest_bpf.objects.names import Named
 from pytest_bpf.objects.opening import Opened, internal, section
@@ -145,7 +146,7 @@ class Object:
     def _program(self, name: str, pointer: int) -> Program:
         opened = self._opened
         return Program(
-            pointer,
+            by_pointer(pointer),
             context_type=opened.btf.first_parameter(name) if opened.btf else None,
             load_log=opened.log(name),
             whole_log=opened.whole_log,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import LoadError
 from pytest_bpf.kernel import libbpf
 from pytest_bpf.objects.attach import NEEDS_TARGET, attach
+from pytest_bpf.objects.found import known
 from pytest_bpf.objects.loaded import LoadedProgram
 from pytest_bpf.objects.run import Run, run_program
 from pytest_bpf.objects.targets import Options
@@ -17,27 +19,51 @@ if TYPE_CHECKING:
 
     from pytest_bpf.kernel.btf import Type
     from pytest_bpf.objects.link import Link
+    from pytest_bpf.objects.loaded import Identity
 
 
 class Program(LoadedProgram):
-    """One program of an object: attach it, run it, ask the verifier about it.
+    """One program, of an object or found: attach it, run it, ask the verifier about it.
 
     What the kernel tells of it (``id``, ``verified_insns``, ``run_cnt``, ...) is `LoadedProgram`'s.
     """
 
     def __init__(
         self,
-        pointer: int,
+        what: Identity,
         *,
         context_type: Type | None = None,
         load_log: str = "",
         whole_log: Callable[[str, int], str] | None = None,
         attached: Callable[[Link], None] | None = None,
     ) -> None:
-        super().__init__(pointer, context_type=context_type, load_log=load_log)
+        super().__init__(what, context_type=context_type, load_log=load_log)
         self._whole_log = whole_log
         self._attached = attached
-        self._autoattach = bool(libbpf.call("bpf_program__autoattach", pointer))
+        autoattach = libbpf.function("bpf_program__autoattach")
+        self._autoattach = not what.pointer or bool(autoattach(what.pointer))
+        self._release: Callable[[], object] | None = None
+
+    @classmethod
+    def found(cls, fd: int) -> Program:
+        """Return the program of a descriptor, which is closed by `close` or with the value.
+
+        Whoever loaded the program keeps it: it is measured, run and read here, and stays.
+        """
+        try:
+            what, context_type = known(fd)
+            program = cls(what, context_type=context_type)
+        except BaseException:
+            os.close(fd)
+            raise
+        program._release = weakref.finalize(program, os.close, fd)
+        return program
+
+    def close(self) -> None:
+        """Forget the descriptor; the program stays with whoever loaded it."""
+        super().close()
+        if self._release is not None:
+            self._release()
 
     def verifier_log(self, level: int = 2) -> str:
         """Return the verifier's log; the program is loaded once more for it, and let go.
