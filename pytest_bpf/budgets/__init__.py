@@ -1,0 +1,1 @@
+"""Limits, baselines, comparison, verdicts: pure functions over figures."""

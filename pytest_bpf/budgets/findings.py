@@ -1,0 +1,208 @@
+"""What was found of a figure: one dataclass a kind, each with a headline and details."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pytest_bpf.budgets.quantity import change, shown
+from pytest_bpf.costs.figure import METRICS, Figure
+
+if TYPE_CHECKING:
+    from pytest_bpf.budgets.limits import Limit
+
+Verdict = Literal["pass", "warning", "fail", "inconclusive", "not measured"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of ``metric`` of ``subject``."""
+
+    metric: str
+    subject: str
+
+    verdict: ClassVar[Verdict] = "pass"
+    kind: ClassVar[str] = ""
+
+    @property
+    def what(self) -> str:
+        """The metric and whose it is: ``"prog count: run_time"``."""
+        return f"{self.subject}: {self.metric}" if self.subject else self.metric
+
+    @property
+    def headline(self) -> str:
+        """One sentence, with both figures and by how much."""
+        raise NotImplementedError
+
+    def details(self, verbosity: int) -> list[str]:  # noqa: ARG002 (kinds with more to say do)
+        """Return further lines, more of them with more ``-v``."""
+        return []
+
+    def _show(self, value: float) -> str:
+        return shown(value, METRICS[self.metric].unit)
+
+    def _by(self, before: float, after: float) -> str:
+        return change(before, after, METRICS[self.metric].unit)
+
+
+@dataclass(frozen=True)
+class Judged(Finding):
+    """A figure that was held against a limit."""
+
+    figure: Figure
+    limit: Limit
+
+    @property
+    def value(self) -> float:
+        """The figure's value."""
+        assert self.figure.value is not None
+        return self.figure.value
+
+    def details(self, verbosity: int) -> list[str]:
+        """Return how the figure was measured, and whose the limit is."""
+        return [f"limit of the {self.limit.origin}", *measured(self.figure, verbosity)]
+
+
+@dataclass(frozen=True)
+class Within(Judged):
+    """It keeps its limit."""
+
+    kind: ClassVar[str] = "within"
+
+    @property
+    def headline(self) -> str:
+        """Both figures."""
+        return f"{self.what} {self._show(self.value)} keeps its limit, {self.limit}"
+
+
+@dataclass(frozen=True)
+class Broken(Judged):
+    """It is beyond its alarm, or beyond the only limit that it has."""
+
+    verdict: ClassVar[Verdict] = "fail"
+    kind: ClassVar[str] = "broken"
+
+    @property
+    def bound(self) -> float:
+        """The limit."""
+        assert self.limit.alarm is not None
+        return self.limit.alarm
+
+    @property
+    def headline(self) -> str:
+        """Both figures, and by how much."""
+        return (
+            f"{self.what} {self._show(self.value)} breaks its limit of {self._show(self.bound)}: "
+            f"{self._by(self.bound, self.value)}"
+        )
+
+
+@dataclass(frozen=True)
+class Missed(Judged):
+    """It is beyond its target, and not beyond its alarm."""
+
+    verdict: ClassVar[Verdict] = "warning"
+    kind: ClassVar[str] = "missed"
+
+    @property
+    def headline(self) -> str:
+        """Both figures, and by how much."""
+        target = self.limit.target or 0.0
+        return (
+            f"{self.what} {self._show(self.value)} misses its target of {self._show(target)}: "
+            f"{self._by(target, self.value)}"
+        )
+
+
+@dataclass(frozen=True)
+class Undecided(Judged):
+    """The limit lies within the figure's own uncertainty."""
+
+    verdict: ClassVar[Verdict] = "inconclusive"
+    kind: ClassVar[str] = "undecided"
+
+    @property
+    def headline(self) -> str:
+        """The interval and the limit."""
+        lower, upper = interval(self.figure)
+        advice = "" if self.figure.samples else "; measure it in batches, by bpf_measure"
+        return (
+            f"{self.what} {self._show(self.value)} lies between {self._show(lower)} and "
+            f"{self._show(upper)}: it cannot be told from its limit, {self.limit}{advice}"
+        )
+
+
+@dataclass(frozen=True)
+class Unmeasured(Finding):
+    """There is no figure to judge."""
+
+    limit: Limit
+    why_not: str
+
+    verdict: ClassVar[Verdict] = "not measured"
+    kind: ClassVar[str] = "unmeasured"
+
+    @property
+    def headline(self) -> str:
+        """Why not."""
+        return f"{self.what} not measured: {self.why_not} (limit: {self.limit})"
+
+
+@dataclass(frozen=True)
+class NeverRan(Finding):
+    """A limit on the runs of a program that made none."""
+
+    limit: Limit
+
+    verdict: ClassVar[Verdict] = "fail"
+    kind: ClassVar[str] = "never ran"
+
+    @property
+    def headline(self) -> str:
+        """What to look for."""
+        return (
+            f"{self.subject or 'no program'}: never ran, so its limit, {self.limit}, was not put "
+            "to the test: is it attached, and does the test make it run?"
+        )
+
+
+def interval(figure: Figure) -> tuple[float, float]:
+    """Return where the true value lies; the value itself where the figure does not say."""
+    assert figure.value is not None
+    lower = figure.value if figure.lower is None else figure.lower
+    upper = figure.value if figure.upper is None else figure.upper
+    return lower, upper
+
+
+def measured(figure: Figure, verbosity: int) -> list[str]:
+    """Return how a figure was measured, in more words with more ``-v``."""
+    unit = METRICS[figure.metric].unit
+    lines = []
+    lower, upper = interval(figure)
+    if lower != upper:
+        lines.append(f"between {shown(lower, unit)} and {shown(upper, unit)}")
+    if verbosity > 0:
+        batches = f", {len(figure.samples)} batches" if figure.samples else ""
+        lines.append(f"by the instrument {figure.instrument!r}{batches}")
+    if verbosity > 1 and figure.samples:
+        lines.append("batches: " + " ".join(f"{sample:.6g}" for sample in figure.samples))
+    return lines
+
+
+def as_dict(finding: Finding) -> dict[str, Any]:
+    """Return a finding as plain values, as reports keep it."""
+    figure: Figure | None = getattr(finding, "figure", None)
+    limit: Limit | None = getattr(finding, "limit", None)
+    before: Figure | None = getattr(finding, "before", None)
+    found = {
+        "metric": finding.metric,
+        "subject": finding.subject,
+        "verdict": finding.verdict,
+        "kind": finding.kind,
+        "headline": finding.headline,
+        "value": figure.value if figure else None,
+        "target": limit.target if limit else None,
+        "limit": limit.alarm if limit else None,
+        "before": before.value if before else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}

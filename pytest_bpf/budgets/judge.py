@@ -1,0 +1,106 @@
+"""Limits against figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_bpf.budgets.findings import (
+    Broken,
+    Finding,
+    Missed,
+    NeverRan,
+    Undecided,
+    Unmeasured,
+    Within,
+    interval,
+)
+from pytest_bpf.budgets.limits import Limit, effective
+from pytest_bpf.costs.figure import METRICS, Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+NEVER_RAN = "never ran"
+"""The `Figure.why_not` of a program that made no run."""
+
+TWINS = {"run_time": "instructions", "instructions": "run_time"}
+"""The same by another instrument: of a limit on each, that one counts which this kernel has."""
+
+
+def judge(limits: Iterable[Limit], figures: Iterable[Figure]) -> list[Finding]:
+    """Return what is to be said of each limit, in the order of the limits.
+
+    A limit for one subject goes before one for all of them. Of the figures of one metric and
+    subject all must keep it. A limit that is demanded and finds no figure is `Unmeasured`; another
+    one is left out.
+    """
+    kept = effective(limits)
+    known = list(figures)
+    special = {(limit.metric, limit.subject) for limit in kept if limit.subject}
+    there = {figure.metric for figure in known if figure.value is not None}
+    findings: list[Finding] = []
+    for limit in kept:
+        mine = [figure for figure in known if _concerns(limit, figure, special)]
+        twin = TWINS.get(limit.metric)
+        stands_in = twin in there and any(other.metric == twin for other in kept)
+        if stands_in and not any(figure.value is not None for figure in mine):
+            continue
+        findings += _findings(limit, mine)
+    return findings
+
+
+def names(subject: str) -> tuple[str, ...]:
+    """Return how a subject may be named: ``"prog a.bpf.c:count"`` also as ``"prog count"``."""
+    kind, _, name = subject.partition(" ")
+    short = name.rpartition(":")[2]
+    return (subject,) if short == name else (subject, f"{kind} {short}")
+
+
+def _concerns(limit: Limit, figure: Figure, special: set[tuple[str, str]]) -> bool:
+    """Say whether this limit is the one for a figure; ``special`` are those for one subject."""
+    if limit.metric != figure.metric:
+        return False
+    named = names(figure.subject)
+    if limit.subject:
+        return limit.subject in named
+    return not any((figure.metric, name) in special for name in named)
+
+
+def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
+    whole = [figure for figure in figures if not figure.subject]
+    chosen = whole or figures
+    there = [figure for figure in chosen if figure.value is not None]
+    yield from (_held_against(limit, figure) for figure in there)
+    if not limit.demanded:
+        return
+    idle = [figure for figure in chosen if figure.why_not == NEVER_RAN]
+    if idle and not there:
+        subject = limit.subject or (idle[0].subject if len(idle) == 1 else "")
+        yield NeverRan(limit.metric, subject, limit)
+        return
+    for figure in chosen:
+        if figure.value is None:
+            yield Unmeasured(limit.metric, figure.subject, limit, figure.why_not)
+    if not chosen:
+        why_not = f"nothing measures the {METRICS[limit.metric].meaning} in this test"
+        yield Unmeasured(limit.metric, limit.subject, limit, why_not)
+
+
+def _held_against(limit: Limit, figure: Figure) -> Finding:
+    about = (limit.metric, figure.subject, figure, limit)
+    lower, upper = interval(figure)
+    if METRICS[limit.metric].better == "higher":
+        lower, upper = -upper, -lower
+        bounds = [None if b is None else -b for b in (limit.target, limit.alarm)]
+    else:
+        bounds = [limit.target, limit.alarm]
+    target, alarm = bounds
+    if alarm is not None and lower > alarm:
+        return Broken(*about)
+    if alarm is not None and upper > alarm:
+        return Undecided(*about)
+    if target is not None and lower > target:
+        return Missed(*about)
+    if target is not None and upper > target:
+        return Undecided(*about)
+    return Within(*about)
