@@ -31,10 +31,10 @@ class Allowed:
         return max(abs(before) * self.relative, self.absolute)
 
     def told(self, unit: Unit) -> str:
-        """Return it as in "where 10 % are allowed"."""
+        """Return it as in "where 10 % is allowed"."""
         if self.relative:
             return shown(self.relative, "share")
-        return shown(self.absolute, unit)
+        return shown(self.absolute, unit) if self.absolute else "no change"
 
 
 DEFAULTS: Mapping[Instrument, Allowed] = {

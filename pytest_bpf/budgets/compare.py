@@ -76,7 +76,7 @@ class Worse(Compared):
     def headline(self) -> str:
         """Both figures, by how much, and how much is allowed."""
         allowed = self.allowed.told(METRICS[self.metric].unit)
-        return f"{self.both}, where {allowed} more {'is' if allowed[0] == '0' else 'are'} allowed"
+        return f"{self.both}, where {allowed} is allowed"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Uncertain(Compared):
     def headline(self) -> str:
         """Both figures, and that they do not decide."""
         allowed = self.allowed.told(METRICS[self.metric].unit)
-        return f"{self.both}; whether that is more than the allowed {allowed} cannot be told"
+        return f"{self.both}; whether that is more than {allowed} cannot be told"
 
 
 @dataclass(frozen=True)

@@ -167,11 +167,18 @@ class NeverRan(Finding):
 
 
 def interval(figure: Figure) -> tuple[float, float]:
-    """Return where the true value lies; the value itself where the figure does not say."""
+    """Return between what the true value lies.
+
+    Of a figure that was read in one go, in one batch, nothing tells the spread. What disturbs a
+    machine only ever makes things worse; such a figure is taken to be no better than it reads, and
+    no more than twice as good.
+    """
     assert figure.value is not None
-    lower = figure.value if figure.lower is None else figure.lower
-    upper = figure.value if figure.upper is None else figure.upper
-    return lower, upper
+    if figure.lower is not None and figure.upper is not None:
+        return figure.lower, figure.upper
+    if METRICS[figure.metric].better == "lower":
+        return figure.value / 2, figure.value
+    return figure.value, figure.value * 2
 
 
 def measured(figure: Figure, verbosity: int) -> list[str]:

@@ -83,11 +83,11 @@ def shown(value: float, unit: Unit) -> str:
         return _scaled(value, ("ns", "us", "ms", "s"))
     if unit == "B":
         return _scaled(value, ("B", "kB", "MB", "GB"))
-    return _short(value) + {"instructions": " instructions", "1/s": "/s"}.get(unit, "")
+    return _short(value) + ("/s" if unit == "1/s" else "")
 
 
 def change(before: float, after: float, unit: Unit) -> str:
-    """Return by how much: ``"+15 instructions (+6.5 %)"``; shares in percentage points."""
+    """Return by how much: ``"+15 (+6.5 %)"``; shares in percentage points."""
     by = after - before
     sign = "+" if by >= 0 else "-"
     much = f"{_short(100 * abs(by))} points" if unit == "share" else shown(abs(by), unit)

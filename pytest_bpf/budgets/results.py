@@ -187,6 +187,7 @@ def _figure(key: Key, written: Mapping[str, Any]) -> Figure:
         upper=written.get("upper", value),
         instrument=key.environment.instrument,  # type: ignore[arg-type]
         samples=tuple(written.get("samples", ())),
+        reference=tuple(written.get("reference", ())),
         why_not=written.get("why_not", ""),
     )
 
@@ -198,12 +199,12 @@ def _as_dict(figure: Figure) -> dict[str, Any]:
         "value": _number(figure.value),
         "unit": METRICS[figure.metric].unit if figure.metric in METRICS else "",
     }
-    if figure.lower is not None and figure.lower != figure.value:
-        written["lower"] = _number(figure.lower)
-    if figure.upper is not None and figure.upper != figure.value:
-        written["upper"] = _number(figure.upper)
-    if figure.samples:
-        written["samples"] = [_number(sample) for sample in figure.samples]
+    for name, bound in (("lower", figure.lower), ("upper", figure.upper)):
+        if bound != figure.value:
+            written[name] = None if bound is None else _number(bound)
+    for name, samples in (("samples", figure.samples), ("reference", figure.reference)):
+        if samples:
+            written[name] = [_number(sample) for sample in samples]
     return written
 
 
