@@ -13,7 +13,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pytest_bpf.compile import Compiled, Compiler, compile_source
-    from pytest_bpf.costs import Latency, Measure, RunCost, latency, measure
+    from pytest_bpf.costs import (
+        Costs,
+        EventCosts,
+        Figure,
+        Latency,
+        MapCosts,
+        Measure,
+        ProgramCosts,
+        RunCost,
+        Span,
+        costs_of,
+        latency,
+        measure,
+    )
     from pytest_bpf.errors import (
         AttachError,
         BpfError,
@@ -50,7 +63,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "compile": ("Compiled", "Compiler", "compile_source"),
-    "costs": ("Latency", "Measure", "RunCost", "latency", "measure"),
+    "costs": (
+        "Costs",
+        "EventCosts",
+        "Figure",
+        "Latency",
+        "MapCosts",
+        "Measure",
+        "ProgramCosts",
+        "RunCost",
+        "Span",
+        "costs_of",
+        "latency",
+        "measure",
+    ),
     "errors": (
         *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
         *("PlaceError", "RunError", "StimulusError", "UnavailableError", "UnknownNameError"),
@@ -77,10 +103,13 @@ __all__ = [
     "CompileError",
     "Compiled",
     "Compiler",
+    "Costs",
     "DropCounts",
     "Drops",
+    "EventCosts",
     "EventList",
     "Events",
+    "Figure",
     "Interface",
     "Latency",
     "LeakWarning",
@@ -88,6 +117,7 @@ __all__ = [
     "LoadError",
     "Loader",
     "Map",
+    "MapCosts",
     "MapError",
     "Measure",
     "Namespace",
@@ -97,12 +127,14 @@ __all__ = [
     "PlaceError",
     "Places",
     "Program",
+    "ProgramCosts",
     "Ran",
     "Record",
     "Run",
     "RunCost",
     "RunError",
     "Sent",
+    "Span",
     "StimulusError",
     "Syscalls",
     "TcAction",
@@ -116,6 +148,7 @@ __all__ = [
     "XdpAction",
     "__version__",
     "compile_source",
+    "costs_of",
     "latency",
     "measure",
 ]

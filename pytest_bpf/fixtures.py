@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_bpf.claims import Finding
-    from pytest_bpf.costs import Measure
+    from pytest_bpf.costs import Measure, MeasureCosts
     from pytest_bpf.evidence import Drops, ReasonCounter
     from pytest_bpf.loader import Choices, Loader
     from pytest_bpf.objects import Object
@@ -184,6 +184,17 @@ def bpf_measure() -> Measure:
     from pytest_bpf.costs import measure
 
     return measure
+
+
+@pytest.fixture
+def bpf_costs() -> MeasureCosts:
+    """What an object costs in a workload: ``bpf_costs(obj, lambda: bpf_syscalls.getpid(100))``.
+
+    Gives `Costs`; or ``with bpf_costs(obj) as span: ...``, then ``span.costs``.
+    """
+    from pytest_bpf.costs import costs_of
+
+    return costs_of
 
 
 @pytest.fixture

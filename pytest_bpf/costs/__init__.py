@@ -1,17 +1,30 @@
 """What programs cost, as plain values with units."""
 
+from pytest_bpf.costs.figure import METRICS, Figure, Metric
 from pytest_bpf.costs.latency import Delays, Latency, latency
 from pytest_bpf.costs.program import ProgramCost, cost_so_far
 from pytest_bpf.costs.run import Measure, RunCost, measure
+from pytest_bpf.costs.span import MeasureCosts, Span, costs_of
 from pytest_bpf.costs.statistics import statistics
+from pytest_bpf.costs.workload import Costs, EventCosts, MapCosts, ProgramCosts
 
 __all__ = [
+    "METRICS",
+    "Costs",
     "Delays",
+    "EventCosts",
+    "Figure",
     "Latency",
+    "MapCosts",
     "Measure",
+    "MeasureCosts",
+    "Metric",
     "ProgramCost",
+    "ProgramCosts",
     "RunCost",
+    "Span",
     "cost_so_far",
+    "costs_of",
     "latency",
     "measure",
     "statistics",

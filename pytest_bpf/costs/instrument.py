@@ -7,17 +7,20 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_bpf.costs.statistics import statistics
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import libbpf, probe
+from pytest_bpf.kernel import assembly, libbpf, probe
 from pytest_bpf.kernel.exact import is_exact
 from pytest_bpf.kernel.info import ProgramInfo, read_info
 from pytest_bpf.kernel.libbpf_options import RunOptions
 from pytest_bpf.kernel.variants import tracing
 
-MOVE = probe.instruction(0xB7)
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MOVE = assembly.move(0, 0)
 """``r0 = 0``: one machine instruction once it is compiled."""
 
 ADDED = 50
@@ -34,6 +37,11 @@ class Instrument:
 
     unit: Literal["ns", "instructions"]
     empty: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether it counts instructions."""
+        return self.unit == "instructions"
 
 
 @cache
@@ -67,36 +75,52 @@ def trampoline() -> float | None:
     Those of fentry, fexit, fmod_ret and LSM are called in another way than all others.
     """
     try:
-        with probe.program("tracing", tracing("fentry")) as fd:
+        with statistics(), probe.program("tracing", tracing("fentry")) as fd:
             hook = libbpf.call("bpf_raw_tracepoint_open", None, fd)
             with probe.closing(hook):
-                return _median(fd, RunOptions(), calls=20)
+                batches = [_batch(fd, RunOptions(), calls=20) for _ in range(BATCHES + 1)]
+                return median(batches[1:])
     except (OSError, UnavailableError):
         return None
 
 
+class FixedProgram:
+    """A program that is run by itself, without being attached, in batches of ``runs``.
+
+    ``instructions`` are those of a socket filter; without any it only returns.
+    """
+
+    def __init__(self, instructions: bytes = assembly.RETURN_0, runs: int = RUNS) -> None:
+        self._frame = ctypes.create_string_buffer(FRAME, len(FRAME))
+        self._options = RunOptions(repeat=runs, data_size_in=len(FRAME))
+        self._options.data_in = ctypes.cast(self._frame, ctypes.c_void_p)
+        self._loaded = probe.program("socket_filter", instructions=instructions)
+
+    def __enter__(self) -> Self:
+        self._fd = self._loaded.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loaded.__exit__(None, None, None)
+
+    def per_run(self) -> float:
+        """Return what one run reads in a batch, while statistics are on."""
+        return _batch(self._fd, self._options)
+
+
 def _returning(moves: int) -> float:
     """Return what a run of ``moves`` times ``r0 = 0`` more than needed reads."""
-    options = RunOptions(repeat=RUNS, data_size_in=len(FRAME))
-    options.data_in = ctypes.cast(ctypes.c_char_p(FRAME), ctypes.c_void_p)
-    instructions = MOVE * moves + probe.RETURN_0
-    with probe.program("socket_filter", instructions=instructions) as fd:
-        return _median(fd, options)
+    with statistics(), FixedProgram(MOVE * moves + assembly.RETURN_0) as program:
+        return median([program.per_run() for _ in range(BATCHES + 1)][1:])
 
 
-def _median(fd: int, options: RunOptions, calls: int = 1) -> float:
-    """Return the median over batches of what a run reads."""
-    figures: list[float] = []
-    with statistics():
-        for _ in range(BATCHES + 1):
-            before = read_info(fd, ProgramInfo)
-            for _ in range(calls):
-                libbpf.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
-            after = read_info(fd, ProgramInfo)
-            figures.append(
-                (after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt)
-            )
-    return median(figures[1:])
+def _batch(fd: int, options: RunOptions, calls: int = 1) -> float:
+    """Return what a run reads, in one batch."""
+    before = read_info(fd, ProgramInfo)
+    for _ in range(calls):
+        libbpf.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+    after = read_info(fd, ProgramInfo)
+    return float((after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt))
 
 
 def _compiled() -> bool:

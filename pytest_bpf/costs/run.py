@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_bpf.costs.instrument import instrument, trampoline
-from pytest_bpf.costs.statistics import statistics
+from pytest_bpf.costs.figure import Figure, Instrument
+from pytest_bpf.costs.intervals import figure_of
+from pytest_bpf.costs.meter import Meter
 from pytest_bpf.errors import BpfError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class RunCost:
     ``unit`` names the instrument: ``"ns"`` of the running kernel's clock, or ``"instructions"`` of
     the guest in exact mode. ``per_run`` is the median of ``batches`` batches, ``lower`` and
     ``upper`` their quartiles, ``runs`` how often the program ran in all of them. ``empty`` is what
-    a program that only returns reads when it is called in the same way; it is not subtracted.
+    a program that only returns reads when it is called in the same way; it is not subtracted here,
+    but in ``figure``.
     """
 
     program: str
@@ -34,9 +36,14 @@ class RunCost:
     empty: float | None
     batches: int
     runs: int
+    figure: Figure
 
     def __str__(self) -> str:
         return f"{self.program}: {self.per_run:.6g} {self.unit} per run, {self.runs} runs"
+
+    def figures(self) -> tuple[Figure, ...]:
+        """Return the one figure: ``run_time``, or in exact mode ``instructions``."""
+        return (self.figure,)
 
 
 class Measure(Protocol):
@@ -60,27 +67,52 @@ def measure(program: Program, drive: Callable[[], object], *, batches: int = 30)
     """
     if batches < 1:
         raise BpfError(f"measuring program {program.name!r} takes one batch at least: {batches=}")
-    used = instrument()
-    figures, total = [], 0
-    with statistics():
+    with Meter({program.name: program}) as meter:
         drive()
-        before = program.info
+        meter.begin()
         for number in range(1, batches + 1):
             drive()
-            after = program.info
-            runs = after.run_cnt - before.run_cnt
-            if not runs:
+            meter.end()
+            if not meter.batches[-1].programs[program.name].runs:
                 raise BpfError(
                     f"program {program.name!r} did not run in batch {number} of {batches}: is it "
                     "attached, and does what is called make it run?"
                 )
-            figures.append((after.run_time_ns - before.run_time_ns) / runs)
-            total += runs
-            before = after
+    readings = [batch.programs[program.name] for batch in meter.batches]
+    figures = [reading.per_run for reading in readings]
     lower, middle, upper = quantiles(figures, method="inclusive") if batches > 1 else figures * 3
-    empty = trampoline() if _by_trampoline(program) else used.empty
-    return RunCost(program.name, used.unit, middle, lower, upper, empty, batches, total)
+    empty = [each for batch in meter.batches if (each := meter.empty_of(program, batch))]
+    return RunCost(
+        program=program.name,
+        unit=meter.instrument.unit,
+        per_run=middle,
+        lower=lower,
+        upper=upper,
+        empty=median(empty) if empty else None,
+        batches=batches,
+        runs=sum(reading.runs for reading in readings),
+        figure=per_run(meter, program),
+    )
 
 
-def _by_trampoline(program: Program) -> bool:
-    return program.section.startswith(("fentry", "fexit", "fmod_ret", "lsm"))
+def per_run(meter: Meter, program: Program) -> Figure:
+    """Return what one run costs more than one of an empty program, over a meter's batches.
+
+    The metric is ``run_time``, in exact mode ``instructions``. Batches in which the program did
+    not run say nothing. One batch alone has no interval.
+    """
+    exact, subject = meter.instrument.exact, f"prog {program.name}"
+    metric = "instructions" if exact else "run_time"
+    how: Instrument = "exact" if exact else "clock"
+    ran = [batch for batch in meter.batches if batch.programs[program.name].runs]
+    if not ran:
+        return Figure.missing(metric, subject, "never ran", how)
+    samples = []
+    for batch in ran:
+        empty = meter.empty_of(program, batch)
+        if empty is None:
+            why = "what an empty program costs that a trampoline calls cannot be measured here"
+            return Figure.missing(metric, subject, why, how)
+        samples.append(batch.programs[program.name].per_run - empty)
+    reference = () if exact else [batch.empty for batch in ran]
+    return figure_of(metric, subject, samples, how, reference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from ctypes import c_char, c_uint8, c_uint32, c_uint64
+from pathlib import Path
 from typing import TypeVar
 
 from pytest_bpf.kernel import libbpf
@@ -128,3 +129,10 @@ def first_function(fd: int) -> int:
     info.func_info = ctypes.addressof(record)
     _fill(fd, info)
     return int.from_bytes(bytes(record[4:8]), sys.byteorder)
+
+
+def memlock(fd: int) -> int:
+    """Return the bytes that the kernel accounts to a program or a map, in ``/proc/self/fdinfo``."""
+    text = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii")
+    found = dict(line.split(":", 1) for line in text.splitlines())
+    return int(found.get("memlock", "0"))

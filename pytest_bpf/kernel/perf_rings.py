@@ -59,6 +59,11 @@ class PerfRings:
         """How many records wait to be taken."""
         return sum(ring.pending for ring in self._rings)
 
+    @property
+    def memory(self) -> int:
+        """Bytes of all rings, with the page of positions that each has."""
+        return sum(mmap.PAGESIZE + ring.size for ring in self._rings)
+
     def wait(self, seconds: float) -> None:
         """Return when a record is there, or after ``seconds``."""
         self._ready.poll(seconds * 1000)

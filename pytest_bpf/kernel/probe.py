@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno as errnos
 import os
-import struct
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import btf, enums, libbpf
+from pytest_bpf.kernel import assembly, btf, enums, libbpf
 from pytest_bpf.kernel.libbpf_options import LoadOptions
 
 if TYPE_CHECKING:
@@ -43,18 +42,10 @@ def unavailable(reason: str = "") -> Probe:
     return Probe(available=False, reason=reason)
 
 
-def instruction(code: int, imm: int = 0) -> bytes:
-    """Return one ``struct bpf_insn`` that uses register 0 only."""
-    return struct.pack("=BBhi", code, 0, 0, imm)
-
-
 def calling(helper: int) -> bytes:
     """Return the program that calls a helper by number and returns."""
-    return instruction(0x85, helper) + instruction(0x95)
+    return assembly.call(helper) + assembly.leave()
 
-
-RETURN_0 = instruction(0xB7) + instruction(0x95)
-"""``r0 = 0; exit``."""
 
 BPF_F_SLEEPABLE = 1 << 4
 
@@ -79,7 +70,7 @@ class Verdict:
 
 
 def judge(
-    kind: str, variant: Variant, instructions: bytes = RETURN_0, log_level: int = 1
+    kind: str, variant: Variant, instructions: bytes = assembly.RETURN_0, log_level: int = 1
 ) -> Verdict:
     """Load a program of type ``kind``, drop it at once, and return what the kernel said.
 
@@ -96,7 +87,7 @@ def judge(
 
 @contextmanager
 def program(
-    kind: str, variant: Variant | None = None, instructions: bytes = RETURN_0
+    kind: str, variant: Variant | None = None, instructions: bytes = assembly.RETURN_0
 ) -> Iterator[int]:
     """Load a program of type ``kind``; yield its descriptor.
 

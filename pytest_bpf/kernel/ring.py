@@ -82,6 +82,11 @@ class Ring:
         return count
 
     @property
+    def memory(self) -> int:
+        """Bytes that reading takes besides the map: none, it is the map's memory that is read."""
+        return 0
+
+    @property
     def lost(self) -> int | None:
         """How many records found no room: 0 when it is certain that none did, else None.
 

@@ -24,6 +24,8 @@ class Buffer(Protocol):
     def lost(self) -> int | None: ...  # noqa: D102
     @property
     def pending(self) -> int: ...  # noqa: D102
+    @property
+    def memory(self) -> int: ...  # noqa: D102
     def drain(self) -> list[bytes]: ...  # noqa: D102
     def wait(self, seconds: float) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
@@ -137,6 +139,11 @@ class Events:
         """How many events wait to be read, with those that a program is still writing."""
         with self._using:
             return self._open.pending
+
+    @property
+    def memory(self) -> int:
+        """Bytes that reading takes besides the map; 0 when closed."""
+        return self._buffer.memory if self._buffer is not None else 0
 
     @property
     def closed(self) -> bool:

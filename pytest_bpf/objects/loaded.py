@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import LoadError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.info import ProgramInfo, read_info
+from pytest_bpf.kernel.info import ProgramInfo, memlock, read_info
 from pytest_bpf.objects.verifier import VerifierStats, stats
 
 if TYPE_CHECKING:
@@ -101,6 +101,11 @@ class LoadedProgram:
     def prog_size_jited(self) -> int:
         """Size in bytes of the machine code (``jited_prog_len``); 0 when there is no JIT."""
         return int(self.info.jited_prog_len)
+
+    @property
+    def memlock(self) -> int:
+        """Memory in bytes of its instructions (``/proc/self/fdinfo``), the machine code not."""
+        return memlock(self.fd)
 
     @property
     def run_cnt(self) -> int:

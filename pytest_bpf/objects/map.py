@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel import elements, libbpf
 from pytest_bpf.kernel.btf import Btf, Struct, Type, in_kernel, map_types
-from pytest_bpf.kernel.info import MapInfo, read_info
+from pytest_bpf.kernel.info import MapInfo, memlock, read_info
 from pytest_bpf.kernel.perf_rings import PerfRings
 from pytest_bpf.kernel.ring import Ring
 from pytest_bpf.objects import found
@@ -258,6 +258,11 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self._reader, self._reader_type = Events(self.name, self._buffer(of), of), of
         return self._reader
 
+    @property
+    def reader(self) -> Events | None:
+        """The reader that `events` gave last, if it did, open or closed."""
+        return self._reader
+
     def snapshot(self) -> np.ndarray[Any, Any]:
         """Return the whole map in one go as a structured array with ``key`` and ``value``.
 
@@ -284,9 +289,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
         Exact since 6.2; before, an estimate made when the map was created.
         """
-        with open(f"/proc/self/fdinfo/{self.fd}", encoding="ascii") as lines:  # noqa: PTH123
-            found = dict(line.split(":", 1) for line in lines)
-        return int(found.get("memlock", "0"))
+        return memlock(self.fd)
 
     def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) as bytes, read in bulk; of a per-CPU map all CPUs' values at once."""

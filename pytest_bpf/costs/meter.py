@@ -1,0 +1,121 @@
+"""What programs ran, batch by batch, and beside each batch what an empty program reads."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_bpf.costs.instrument import FixedProgram, Instrument, instrument, trampoline
+from pytest_bpf.costs.statistics import statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from typing_extensions import Self
+
+    from pytest_bpf.kernel.info import ProgramInfo
+    from pytest_bpf.objects import Program
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What one program did in one batch: runs, their nanoseconds in all, and runs left out."""
+
+    runs: int
+    run_time_ns: int
+    missed: int
+
+    @property
+    def per_run(self) -> float:
+        """Nanoseconds of a run, in exact mode instructions; there must have been one."""
+        return self.run_time_ns / self.runs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: ``seconds`` of wall time, of the ``consumer``'s CPU time, a reading by program.
+
+    ``empty`` is what the empty program read right after it, in ns.
+    """
+
+    seconds: float
+    consumer: float
+    empty: float
+    programs: Mapping[str, Runs]
+
+
+class Meter:
+    """Reads ``programs``, with the kernel's statistics on from ``__enter__`` to ``__exit__``.
+
+    ``consumer`` returns the CPU seconds of whoever consumes the events. Raises `UnavailableError`
+    where the kernel has no statistics, or should count exactly and does not.
+    """
+
+    def __init__(
+        self, programs: Mapping[str, Program], consumer: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.programs = dict(programs)
+        self.batches: list[Batch] = []
+        self._consumer = consumer
+        self._stack = ExitStack()
+
+    @cached_property
+    def instrument(self) -> Instrument:
+        """What measures here."""
+        return instrument()
+
+    def __enter__(self) -> Self:
+        exact = self.instrument.exact
+        with ExitStack() as stack:
+            stack.enter_context(statistics())
+            empty = stack.enter_context(FixedProgram())
+            self._empty: Callable[[], float] = empty.per_run
+            if exact:
+                self._empty = lambda: self.instrument.empty
+            self._empty()  # its first run is cold
+            self._stack = stack.pop_all()
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def begin(self) -> None:
+        """Begin a batch here: what went before belongs to none."""
+        self._before = {name: program.info for name, program in self.programs.items()}
+        self._consumed = self._consumer()
+        self._begun = time.perf_counter()
+
+    def end(self) -> None:
+        """End the batch; the next begins."""
+        seconds = time.perf_counter() - self._begun
+        consumed = self._consumer() - self._consumed
+        readings = {
+            name: _between(self._before[name], program.info)
+            for name, program in self.programs.items()
+        }
+        self.batches.append(Batch(seconds, consumed, self._empty(), readings))
+        self.begin()
+
+    def empty_of(self, program: Program, batch: Batch) -> float | None:
+        """Return what an empty program, called as ``program`` is, read beside a batch."""
+        if not by_trampoline(program):
+            return batch.empty
+        called = trampoline()
+        return None if called is None else batch.empty * called / self.instrument.empty
+
+
+def by_trampoline(program: Program) -> bool:
+    """Say whether the kernel calls a program by a trampoline, which costs in another way."""
+    return program.section.startswith(("fentry", "fexit", "fmod_ret", "lsm"))
+
+
+def _between(before: ProgramInfo, after: ProgramInfo) -> Runs:
+    return Runs(
+        after.run_cnt - before.run_cnt,
+        after.run_time_ns - before.run_time_ns,
+        after.recursion_misses - before.recursion_misses,
+    )

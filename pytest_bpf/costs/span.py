@@ -1,0 +1,214 @@
+"""Measuring what a workload costs, from its beginning to its end."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol, overload
+
+from pytest_bpf.costs.consumer import Consumer
+from pytest_bpf.costs.figure import Figure, Instrument
+from pytest_bpf.costs.flow import Flow
+from pytest_bpf.costs.intervals import figure_of
+from pytest_bpf.costs.map_memory import map_memory
+from pytest_bpf.costs.meter import Batch, Meter
+from pytest_bpf.costs.run import per_run
+from pytest_bpf.costs.workload import Costs, MapCosts, ProgramCosts
+from pytest_bpf.errors import BpfError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from pytest_bpf.costs.consumer import Consuming
+    from pytest_bpf.objects import Map, Object, Program
+
+ROUNDS = 30
+"""How often a workload is run, unless it is said."""
+
+
+class Span:
+    """What ``obj`` costs from the beginning of the ``with`` to its end; then `costs` says it.
+
+    ``consumer`` is the process or the thread that consumes the events. ``lost`` names the global
+    variable, or by map the variables, in which the programs count the events that found no room:
+    the kernel counts none for a ring buffer.
+
+    The block is one batch; `batch` ends one within it, and with some of them the times have
+    intervals. Raises `BpfError` for a consumer that does not run, `UnavailableError` where the
+    kernel has no statistics, or should count exactly and does not.
+    """
+
+    def __init__(
+        self,
+        obj: Object,
+        *,
+        consumer: Consuming | None = None,
+        lost: str | dict[str, str] | None = None,
+    ) -> None:
+        self._obj = obj
+        self._consumer = Consumer.of(consumer) if consumer is not None else None
+        self._flow = Flow(obj, lost)
+        spent = self._consumer.cpu_seconds if self._consumer else lambda: 0.0
+        self._meter = Meter(obj.programs, spent)
+        self._stack = ExitStack()
+        self._costs: Costs | None = None
+
+    @property
+    def costs(self) -> Costs:
+        """What it cost; `BpfError` before the end."""
+        if self._costs is None:
+            raise BpfError("the costs are known at the end of the 'with' that measures them")
+        return self._costs
+
+    def batch(self) -> None:
+        """End a batch here."""
+        self._meter.end()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._meter)
+            self._flow.begin()
+            self._meter.begin()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack:
+            if kind is None:
+                if not self._meter.batches:
+                    self.batch()
+                self._costs = self._measured()
+
+    def _measured(self) -> Costs:
+        meter, obj = self._meter, self._obj
+        seconds = sum(batch.seconds for batch in meter.batches)
+        programs = {name: self._program(program) for name, program in obj.programs.items()}
+        maps = {name: _map(found) for name, found in obj.maps.items()}
+        used = sum(of.memory for of in programs.values())
+        used += sum(of.memory.total for of in maps.values() if of.memory)
+        used += self._consumer.memory() if self._consumer else 0
+        unknown = next((of.why_not for of in maps.values() if of.memory is None), None)
+        return Costs(
+            seconds=seconds,
+            rounds=len(meter.batches),
+            programs=programs,
+            maps=maps,
+            events=self._flow.end(seconds),
+            cpu=self._share("", lambda batch: batch.consumer * 1e9 + self._all(batch)),
+            memory=(
+                Figure.certain("memory", "", used, "kernel")
+                if unknown is None
+                else Figure.missing("memory", "", unknown, "kernel")
+            ),
+        )
+
+    def _program(self, program: Program) -> ProgramCosts:
+        counted = [batch.programs[program.name] for batch in self._meter.batches]
+        subject = f"prog {program.name}"
+        return ProgramCosts(
+            program=program.name,
+            run_cnt=sum(each.runs for each in counted),
+            missed=sum(each.missed for each in counted),
+            per_run=per_run(self._meter, program),
+            cpu=self._share(subject, lambda batch: self._time(program, batch)),
+            verified_insns=program.verified_insns,
+            verifier=program.verifier,
+            prog_size_jited=program.prog_size_jited,
+            memory=program.memlock + program.prog_size_jited,
+        )
+
+    def _time(self, program: Program, batch: Batch) -> float:
+        """Return the ns that a program ran in a batch, without what measuring adds."""
+        counted = batch.programs[program.name]
+        empty = self._meter.empty_of(program, batch) or 0.0
+        return max(0.0, counted.run_time_ns - counted.runs * empty)
+
+    def _all(self, batch: Batch) -> float:
+        return sum(self._time(program, batch) for program in self._meter.programs.values())
+
+    def _share(self, subject: str, spent: Callable[[Batch], float]) -> Figure:
+        how: Instrument = "exact" if self._meter.instrument.exact else "clock"
+        shares = [spent(batch) / (batch.seconds * 1e9) for batch in self._meter.batches]
+        return figure_of("cpu", subject, shares, how)
+
+
+def _map(of: Map) -> MapCosts:
+    try:
+        return MapCosts(of.name, map_memory(of))
+    except UnavailableError as error:
+        return MapCosts(of.name, None, str(error))
+
+
+@overload
+def costs_of(
+    obj: Object,
+    workload: None = None,
+    *,
+    rounds: int = ROUNDS,
+    consumer: Consuming | None = None,
+    lost: str | dict[str, str] | None = None,
+) -> Span: ...
+
+
+@overload
+def costs_of(
+    obj: Object,
+    workload: Callable[[], object],
+    *,
+    rounds: int = ROUNDS,
+    consumer: Consuming | None = None,
+    lost: str | dict[str, str] | None = None,
+) -> Costs: ...
+
+
+def costs_of(
+    obj: Object,
+    workload: Callable[[], object] | None = None,
+    *,
+    rounds: int = ROUNDS,
+    consumer: Consuming | None = None,
+    lost: str | dict[str, str] | None = None,
+) -> Span | Costs:
+    """Measure what ``obj`` costs while ``workload`` runs: once to warm up, then ``rounds`` times.
+
+    Without a workload it is a `Span`: ``with costs_of(obj) as span: ...``, then ``span.costs``. The
+    programs are measured as they are attached. Let a round make about a hundred runs.
+    """
+    span = Span(obj, consumer=consumer, lost=lost)
+    if workload is None:
+        return span
+    if rounds < 1:
+        raise BpfError(f"measuring takes one round at least: {rounds=}")
+    workload()
+    with span:
+        for _ in range(rounds):
+            workload()
+            span.batch()
+    return span.costs
+
+
+class MeasureCosts(Protocol):
+    """What `costs_of` is; the fixture ``bpf_costs`` gives it."""
+
+    @overload
+    def __call__(
+        self,
+        obj: Object,
+        workload: None = None,
+        *,
+        rounds: int = ROUNDS,
+        consumer: Consuming | None = None,
+        lost: str | dict[str, str] | None = None,
+    ) -> Span: ...
+
+    @overload
+    def __call__(
+        self,
+        obj: Object,
+        workload: Callable[[], object],
+        *,
+        rounds: int = ROUNDS,
+        consumer: Consuming | None = None,
+        lost: str | dict[str, str] | None = None,
+    ) -> Costs: ...
