@@ -9,7 +9,7 @@ give the same interval.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.costs.figure import Figure
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from pytest_bpf.costs.figure import Instrument
 
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
 DRAWS = 2000
 SEED = 1
 CONFIDENCE = 0.95
 
 
-def drawn_again(count: int, seed: int = SEED) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def drawn_again(count: int, seed: int = SEED) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return `DRAWS` rows of ``count`` places in a series of that length, stretch by stretch."""
     import numpy as np  # noqa: PLC0415 (it takes 90 ms, and only who measures needs it)
 
@@ -35,16 +37,12 @@ def drawn_again(count: int, seed: int = SEED) -> np.ndarray[tuple[int, int], np.
     return places.reshape(DRAWS, -1)[:, :count]
 
 
-def medians(
-    samples: Sequence[float], seed: int = SEED
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def medians(samples: Sequence[float] | Floats, seed: int = SEED) -> Floats:
     """Return the medians of `DRAWS` series drawn again from ``samples``."""
     import numpy as np  # noqa: PLC0415
 
     values = np.asarray(samples, dtype=float)
-    drawn: np.ndarray[tuple[int], np.dtype[np.float64]] = np.median(
-        values[drawn_again(len(values), seed)], axis=1
-    )
+    drawn: Floats = np.median(values[drawn_again(len(values), seed)], axis=1)
     return drawn
 
 
