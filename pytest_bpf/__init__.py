@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pytest_bpf.kernel.verdicts import TcAction, XdpAction
     from pytest_bpf.loader import Loader
     from pytest_bpf.objects import (
+        EventArray,
         EventList,
         Events,
         Link,
@@ -87,8 +88,8 @@ _HOMES = {
     "kernel.verdicts": ("TcAction", "XdpAction"),
     "loader": ("Loader",),
     "objects": (
-        *("EventList", "Events", "Link", "Map", "Object", "PerCPU", "Program", "Run"),
-        "VerifierStats",
+        *("EventArray", "EventList", "Events", "Link", "Map", "Object", "PerCPU", "Program"),
+        *("Run", "VerifierStats"),
     ),
     "places": ("Cgroup", "Interface", "Namespace", "PinDirectory", "Topology"),
     "places.factory": ("Places",),
@@ -106,6 +107,7 @@ __all__ = [
     "Costs",
     "DropCounts",
     "Drops",
+    "EventArray",
     "EventCosts",
     "EventList",
     "Events",

@@ -13,7 +13,7 @@ from pytest_bpf.costs import Delays, latency
 from pytest_bpf.costs.figure import METRICS
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.values import record_class
-from pytest_bpf.objects.events import EventList, Reading
+from pytest_bpf.objects.event_values import EventList, Reading
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object

@@ -11,7 +11,7 @@ import pytest
 from pytest_bpf.evidence.differences import MOST, explain
 from pytest_bpf.kernel.values import record_class
 from pytest_bpf.objects import PerCPU
-from pytest_bpf.objects.events import EventList
+from pytest_bpf.objects.event_values import EventList
 
 if TYPE_CHECKING:
     from pytest_bpf.loader import Loader

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.errors import MapError, UnknownNameError
-from pytest_bpf.objects.events import RawEvent
+from pytest_bpf.objects.event_values import RawEvent
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object, Program

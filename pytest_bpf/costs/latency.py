@@ -12,7 +12,7 @@ from pytest_bpf.errors import BpfError
 if TYPE_CHECKING:
     import numpy as np
 
-    from pytest_bpf.objects import EventList
+    from pytest_bpf.objects import EventArray, EventList
 
 Z95 = 1.959964
 """Half of the width of a normal distribution's middle 95 %, in standard deviations."""
@@ -86,7 +86,7 @@ class Latency(Delays):
         )
 
 
-def latency(events: EventList, stamp: str) -> Latency:
+def latency(events: EventList | EventArray, stamp: str) -> Latency:
     """Return how long ``events`` took from their member ``stamp`` until they were read.
 
     The program sets it to ``bpf_ktime_get_ns()``, which is Python's ``time.monotonic_ns()``.
@@ -96,10 +96,7 @@ def latency(events: EventList, stamp: str) -> Latency:
 
     if not len(events):
         raise BpfError("there is no latency of no events: none was read")
-    try:
-        stamps = np.array([getattr(event, stamp) for event in events], np.int64)
-    except AttributeError as error:
-        raise BpfError(f"no latency by the stamp {stamp!r}: {error}") from None
+    stamps = np.array(_stamps(events, stamp), np.int64)
     counts = [reading.events for reading in events.readings]
     asleep, woken, read = (
         np.repeat(np.array(times, np.int64), counts)
@@ -116,6 +113,15 @@ def latency(events: EventList, stamp: str) -> Latency:
         )
     slept = np.clip(woken - np.maximum(stamps, asleep), 0, None)
     return _latency(whole, slept)
+
+
+def _stamps(events: EventList | EventArray, stamp: str) -> Any:
+    try:
+        if isinstance(events, list):
+            return [getattr(event, stamp) for event in events]
+        return events.array[stamp]
+    except (AttributeError, IndexError, ValueError) as error:
+        raise BpfError(f"no latency by the stamp {stamp!r}: {error}") from None
 
 
 def _latency(whole: np.ndarray[Any, Any], slept: np.ndarray[Any, Any]) -> Latency:

@@ -93,7 +93,7 @@ def _reserved(name: str) -> bool:
 
 
 def _enumerator(of: Enumeration) -> Decoder:
-    scalar, named = _scalar(of.size, signed=of.signed), _named_values(of)
+    scalar, named = _scalar(of.size, signed=of.signed), named_values(of)
 
     def decode(buffer: bytes, offset: int) -> int:
         value: int = scalar(buffer, offset)
@@ -102,7 +102,7 @@ def _enumerator(of: Enumeration) -> Decoder:
     return decode
 
 
-def _named_values(of: Type) -> dict[int, int]:
+def named_values(of: Type) -> dict[int, int]:
     """Return the members of an enum by their values; nothing for other types."""
     made = _int_enum(of) if isinstance(of, Enumeration) else None
     return {int(member): member for member in made} if made else {}
@@ -156,7 +156,7 @@ def _member(member: Member) -> Decoder:
     mask = (1 << member.bit_size) - 1
     sign = 1 << (member.bit_size - 1) if getattr(member.type, "signed", False) else 0
     boolean = getattr(member.type, "boolean", False)
-    named = _named_values(member.type)
+    named = named_values(member.type)
 
     def decode(buffer: bytes, offset: int) -> int:
         start = offset + first

@@ -28,8 +28,8 @@ FREQUENCY = 1 << 10
 FORMAT_LOST = 1 << 4
 """``PERF_FORMAT_LOST``: reading an event gives its value and what it lost."""
 
-DISABLED = 1 << 0
-"""The bit ``disabled`` of the same flags."""
+DISABLED, WATERMARK = 1 << 0, 1 << 14
+"""The bits ``disabled`` and ``watermark`` of the same flags."""
 
 CLOSE_ON_EXEC = 1 << 3
 ENABLE, SET_BPF = 0x2400, 0x40042408
@@ -70,13 +70,19 @@ def open_event(attributes: Attributes, *, pid: int = -1, cpu: int = -1) -> int:
     return int(fd)
 
 
-def open_bpf_output(cpu: int) -> tuple[int, bool]:
+def open_bpf_output(cpu: int, watermark: int = 0) -> tuple[int, bool]:
     """Return an enabled event that takes what BPF programs put out on one CPU.
 
-    The other value says whether reading it gives how many found no room (6.0 and later).
+    Whoever polls it is woken by each record, or once there are ``watermark`` bytes of them. The
+    other value says whether reading it gives how many found no room (6.0 and later).
     """
     attributes = Attributes(
-        type=SOFTWARE, config=BPF_OUTPUT, sample_period=1, sample_type=SAMPLE_RAW, wakeup_events=1
+        type=SOFTWARE,
+        config=BPF_OUTPUT,
+        sample_period=1,
+        sample_type=SAMPLE_RAW,
+        flags=WATERMARK if watermark else 0,
+        wakeup_events=watermark or 1,
     )
     attributes.read_format = FORMAT_LOST
     try:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel.btf import Btf, Struct, Type
-from pytest_bpf.kernel.values import codec, spelled
+from pytest_bpf.kernel.values import spelled
+from pytest_bpf.objects.event_values import EventArray, EventList, Reading, known, shortest, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pytest_bpf.kernel.taken import Batch, Records
 
 LONGEST_WAIT = 0.05
 """Seconds after which a waiting reader looks by itself: programs may put out without waking it."""
@@ -20,55 +23,17 @@ LONGEST_WAIT = 0.05
 class Buffer(Protocol):
     """What a reader needs of a ring or perf buffer."""
 
+    discarded: int
+
     @property
     def lost(self) -> int | None: ...  # noqa: D102
     @property
     def pending(self) -> int: ...  # noqa: D102
     @property
     def memory(self) -> int: ...  # noqa: D102
-    def drain(self) -> list[bytes]: ...  # noqa: D102
+    def drain(self) -> list[Batch]: ...  # noqa: D102
     def wait(self, seconds: float) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-class Reading(NamedTuple):
-    """How many ``events`` were read together, and when, in ns of ``time.monotonic_ns()``.
-
-    The reader slept from ``asleep`` to ``woken``, ready to be woken by an event, and had them at
-    ``read``. When it did not sleep, all three are the same.
-    """
-
-    events: int
-    asleep: int
-    woken: int
-    read: int
-
-
-class EventList(list[Any]):
-    """The events of one `Events.read`, in order; ``readings`` says when they were read."""
-
-    def __init__(
-        self, events: list[Any], name: str, lost: int | None, readings: tuple[Reading, ...] = ()
-    ) -> None:
-        super().__init__(events)
-        self.readings = readings
-        self._name = name
-        self._lost = lost
-
-    @property
-    def lost(self) -> int:
-        """How many events found no room up to here; see `Events.lost`."""
-        return _known(self._name, self._lost)
-
-
-class RawEvent(bytes):
-    """An event whose type the object does not say."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"an event of unknown type has no member {name!r}: say its type by "
-            "__type(value, struct ...) in the map, or by events('struct ...')"
-        )
 
 
 class Events:
@@ -78,11 +43,20 @@ class Events:
     came before the reader was opened; a perf buffer takes only what comes after.
     """
 
-    def __init__(self, name: str, buffer: Buffer, of: Type | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        buffer: Buffer,
+        of: Type | None,
+        *,
+        every: float | None = None,
+        failed: Callable[[], int] | None = None,
+    ) -> None:
         self._name = name
         self._buffer: Buffer | None = buffer
         self._type = of
-        self._decode = codec(of).decode if of else lambda raw, _: RawEvent(raw)
+        self._every = every
+        self._failed = failed
         self._using = threading.Lock()
         self.consumed = 0
 
@@ -99,40 +73,39 @@ class Events:
         when more are there: nothing is held back. Without ``count`` and ``until`` it does not
         wait.
         """
-        deadline = time.monotonic() + timeout
-        events: list[Any] = []
-        readings: list[Reading] = []
-        slept: tuple[int, int] | None = None
-        while True:
-            with self._using:
-                drained, lost = self._open.drain(), self._open.lost
-            now = time.monotonic_ns()
-            if drained:
-                readings.append(Reading(len(drained), *(slept or (now, now)), now))
-            self.consumed += len(drained)
-            new = [self._typed(raw) for raw in drained]
-            events += new
-            enough = len(events) >= count if count is not None else until is None
-            if enough or (until is not None and any(map(until, new))):
-                break
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            asleep = time.monotonic_ns()
-            self._open.wait(min(left, LONGEST_WAIT))
-            slept = asleep, time.monotonic_ns()
-        return EventList(events, self._name, lost, tuple(readings))
+        made: list[list[Any]] = []
+
+        def enough(total: int, new: Records) -> bool:
+            made.append(typed(new, self._type))
+            if count is not None and total >= count:
+                return True
+            return any(map(until, made[-1])) if until else count is None
+
+        _, readings, lost = self._read(enough, timeout)
+        events, *later = made
+        for more in later:
+            events += more
+        return EventList(events, self._name, lost, readings)
+
+    def read_array(self, count: int | None = None, *, timeout: float = 5.0) -> EventArray:
+        """Return the same as arrays, without making an object of each event."""
+
+        def enough(total: int, _: Records) -> bool:
+            return count is None or total >= count
+
+        records, readings, lost = self._read(enough, timeout)
+        return EventArray(records, self._type, self._name, lost, readings)
 
     @property
     def lost(self) -> int:
         """How many events found no room since the reader was opened.
 
-        The kernel counts them for a perf buffer. For a ring buffer it is 0 when there was room
-        for one more event at all times, and a `MapError` when there was not: only the program can
-        count those.
+        The kernel counts them for a perf buffer. For a ring buffer they are what ``failed`` says;
+        without it, 0 when there was room for one more event at all times, and a `MapError` when
+        there was not: only the program can count those.
         """
         with self._using:
-            return _known(self._name, self._open.lost)
+            return known(self._name, self._lost())
 
     @property
     def pending(self) -> int:
@@ -144,6 +117,20 @@ class Events:
     def memory(self) -> int:
         """Bytes that reading takes besides the map; 0 when closed."""
         return self._buffer.memory if self._buffer is not None else 0
+
+    @property
+    def generated(self) -> int:
+        """How many events there were: the sum of ``consumed``, ``pending`` and ``lost``.
+
+        Exact while no program is putting out events; while one is, those of some moment.
+        """
+        with self._using:
+            return self.consumed + self._open.pending + known(self._name, self._lost())
+
+    @property
+    def discarded(self) -> int:
+        """How many records the programs reserved and discarded, up to the last event read."""
+        return self._open.discarded
 
     @property
     def closed(self) -> bool:
@@ -163,29 +150,55 @@ class Events:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _read(
+        self, enough: Callable[[int, Records], bool], timeout: float
+    ) -> tuple[Records, tuple[Reading, ...], int | None]:
+        """Take what is there, and wait for more, until ``enough`` says so.
+
+        It is given how many records there are, and those that were taken last.
+        """
+        from pytest_bpf.kernel.taken import Records  # noqa: PLC0415 (numpy: for whoever reads)
+
+        deadline = time.monotonic() + timeout
+        batches: list[Batch] = []
+        readings: list[Reading] = []
+        slept: tuple[int, int] | None = None
+        total = 0
+        while True:
+            with self._using:
+                drained = self._open.drain()
+                now = time.monotonic_ns()
+                new = Records(drained)
+                self.consumed += len(new)
+                lost = self._lost()
+            self._check(new)
+            total += len(new)
+            if len(new):
+                batches += drained
+                readings.append(Reading(len(new), *(slept or (now, now)), now))
+            left = deadline - time.monotonic()
+            if enough(total, new) or left <= 0:
+                return Records(batches), tuple(readings), lost
+            asleep = time.monotonic_ns()
+            self._open.wait(min(left, self._every or LONGEST_WAIT))
+            slept = None if self._every else (asleep, time.monotonic_ns())
+
+    def _lost(self) -> int | None:
+        return self._open.lost if self._failed is None else int(self._failed())
+
     @property
     def _open(self) -> Buffer:
         if self._buffer is None:
             raise MapError(f"the reader of {self._name!r} is closed")
         return self._buffer
 
-    def _typed(self, raw: bytes) -> Any:
-        if self._type is not None and len(raw) < self._type.size:
+    def _check(self, records: Records) -> None:
+        of = self._type
+        if of is not None and len(records) and records.shortest < shortest(of):
             raise MapError(
-                f"{self._name!r}: an event of {len(raw)} bytes is no {spelled(self._type)} "
-                f"({self._type.size} bytes); name its type: events('struct ...')"
+                f"{self._name!r}: an event of {records.shortest} bytes is no {spelled(of)} "
+                f"({shortest(of)} bytes); name its type: events('struct ...')"
             )
-        return self._decode(raw, 0)
-
-
-def _known(name: str, lost: int | None) -> int:
-    if lost is None:
-        raise MapError(
-            f"ring buffer {name!r} was full, so events may be lost, and the kernel does not count "
-            "them: read sooner, enlarge it by max_entries=, or let the program count its failed "
-            "reservations"
-        )
-    return lost
 
 
 def event_type(btf: Btf | None, name: str | None) -> Type | None:

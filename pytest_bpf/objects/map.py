@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
 from pytest_bpf.kernel import elements, libbpf
 from pytest_bpf.kernel.btf import Btf, Struct, Type, in_kernel, map_types
 from pytest_bpf.kernel.info import MapInfo, memlock, read_info
-from pytest_bpf.kernel.perf_rings import PerfRings
-from pytest_bpf.kernel.ring import Ring
 from pytest_bpf.objects import found
 from pytest_bpf.objects.events import Events, event_type
 from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
@@ -60,7 +58,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self._btf = btf
         self._release: Callable[[], object] | None = None
         self._reader: Events | None = None
-        self._reader_type: Type | None = None
+        self._reader_options: tuple[Any, ...] = ()
         self.name = name or info.name.decode()
         self.layout = layout(self.name, info, key, value)
         self.type = self.layout.kind
@@ -238,24 +236,42 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         except OSError as error:
             raise self._failed(error, "pop") from None
 
-    def events(self, type: str | None = None) -> Events:  # noqa: A002 (a C type, as in BTF)
+    def events(
+        self,
+        type: str | None = None,  # noqa: A002 (a C type, as in BTF)
+        *,
+        every: float | None = None,
+        size: int | None = None,
+        failed: Callable[[], int] | None = None,
+    ) -> Events:
         """Return the reader of this ring or perf buffer; it ends with the object, or by ``close``.
 
-        There is one at a time: asked for again it is the same, and one for another type closes it.
-        ``type`` is the C type of an event (``"struct event"``) where the object does not say it:
-        by ``__type(value, struct event)`` in the map, or by a global
-        ``const struct event *unused __attribute__((unused))``. Raises `MapError` for other kinds
-        of map, `UnknownNameError` for a type that the object does not have.
+        There is one at a time: asked for again it is the same, and one for another type or with
+        other options closes it. ``type`` is the C type of an event (``"struct event"``) where the
+        object does not say it: by ``__type(value, struct event)`` in the map, or by a global
+        ``const struct event *unused __attribute__((unused))``.
+
+        Each event wakes a reader that waits. One that looks ``every`` so many seconds is not
+        woken, which spares the programs most of their time, and so keeps up with millions of
+        events a second. ``size`` is the bytes of a perf buffer for each CPU, rounded up to a power
+        of two of pages (256 KiB). ``failed`` says how many events found no room in a ring buffer,
+        where the program counts them.
+
+        Raises `MapError` for other kinds of map and for options that are out of range,
+        `UnknownNameError` for a type that the object does not have.
         """
         self._require(EVENT_MAPS, "read as events")
         declared = self._declared if self.type == "ringbuf" else None
         declared = self._declared if isinstance(self._declared, Struct) else declared
         of = declared if declared and declared.size and not type else event_type(self._btf, type)
+        asked = (of, every, size, failed)
         if self._reader is not None and not self._reader.closed:
-            if self._reader_type == of:
+            if self._reader_options == asked:
                 return self._reader
             self._reader.close()
-        self._reader, self._reader_type = Events(self.name, self._buffer(of), of), of
+        buffer = self._buffer(of, every, size)
+        self._reader = Events(self.name, buffer, of, every=every, failed=failed)
+        self._reader_options = asked
         return self._reader
 
     @property
@@ -307,13 +323,10 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     # -- inside ------------------------------------------------------------------------------
 
-    def _buffer(self, of: Type | None) -> Buffer:
-        try:
-            if self.type == "ringbuf":
-                return Ring(self.fd, self.max_entries, of.size if of else 0)
-            return PerfRings(self.fd)
-        except OSError as error:
-            raise self._failed(error, "opening the reader") from None
+    def _buffer(self, of: Type | None, every: float | None, size: int | None) -> Buffer:
+        from pytest_bpf.objects.buffers import opened  # noqa: PLC0415 (numpy, when asked for)
+
+        return opened(self, of.size if of else 0, every, size)
 
     def _content(self) -> tuple[bytes, bytes, int]:
         self._keyed()
