@@ -124,7 +124,7 @@ def typed(records: Records, of: Type | None) -> list[Any]:
 
     if of is None:
         return [RawEvent(record) for record in records]
-    if shortest(of) == of.size:
+    if _tail(of) is None:
         return decode_all(of, records.array(dtype(of)))
     lengths = set(records.sizes().tolist())
     decoders = {length: decoder(grown(of, length)) for length in lengths}

@@ -52,6 +52,9 @@ class Events:
         every: float | None = None,
         failed: Callable[[], int] | None = None,
     ) -> None:
+        if failed is not None and not callable(failed):
+            buffer.close()
+            raise MapError(f"map {name!r}: failed={failed!r} cannot be called: give a function")
         self._name = name
         self._buffer: Buffer | None = buffer
         self._type = of
@@ -184,7 +187,13 @@ class Events:
             slept = None if self._every else (asleep, time.monotonic_ns())
 
     def _lost(self) -> int | None:
-        return self._open.lost if self._failed is None else int(self._failed())
+        buffer = self._open
+        if self._failed is None:
+            return buffer.lost
+        said: object = self._failed()
+        if not isinstance(said, int):
+            raise MapError(f"{self._name!r}: failed= says {said!r}, which is no number of events")
+        return said
 
     @property
     def _open(self) -> Buffer:

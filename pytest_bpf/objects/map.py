@@ -261,6 +261,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         `UnknownNameError` for a type that the object does not have.
         """
         self._require(EVENT_MAPS, "read as events")
+        _ = self.fd  # where that is closed, so is the BTF
         declared = self._declared if self.type == "ringbuf" else None
         declared = self._declared if isinstance(self._declared, Struct) else declared
         of = declared if declared and declared.size and not type else event_type(self._btf, type)
