@@ -6,7 +6,7 @@
 
 python  := .venv/bin/python
 as_root := .ci/as-root
-kprobes := code_structure string_reading jit
+kprobes := code_structure inline_functions early_return string_reading jit
 
 demo: ready  ## run the reference suites on this kernel, and in a machine those that need kprobes
 	$(as_root) $(python) -m pytest --pyargs bpf_examples --bpf-costs

@@ -1,0 +1,1 @@
+"""Reject first, work afterwards."""
