@@ -15,17 +15,20 @@ if TYPE_CHECKING:
     from pytest_bpf.compile import Compiled, Compiler, compile_source
     from pytest_bpf.costs import (
         Costs,
+        Estimate,
         EventCosts,
         Figure,
         Latency,
         MapCosts,
         Measure,
+        Overhead,
         ProgramCosts,
         RunCost,
         Span,
         costs_of,
         latency,
         measure,
+        overhead,
     )
     from pytest_bpf.errors import (
         AttachError,
@@ -66,17 +69,20 @@ _HOMES = {
     "compile": ("Compiled", "Compiler", "compile_source"),
     "costs": (
         "Costs",
+        "Estimate",
         "EventCosts",
         "Figure",
         "Latency",
         "MapCosts",
         "Measure",
+        "Overhead",
         "ProgramCosts",
         "RunCost",
         "Span",
         "costs_of",
         "latency",
         "measure",
+        "overhead",
     ),
     "errors": (
         *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
@@ -107,6 +113,7 @@ __all__ = [
     "Costs",
     "DropCounts",
     "Drops",
+    "Estimate",
     "EventArray",
     "EventCosts",
     "EventList",
@@ -124,6 +131,7 @@ __all__ = [
     "Measure",
     "Namespace",
     "Object",
+    "Overhead",
     "PerCPU",
     "PinDirectory",
     "PlaceError",
@@ -153,6 +161,7 @@ __all__ = [
     "costs_of",
     "latency",
     "measure",
+    "overhead",
 ]
 
 

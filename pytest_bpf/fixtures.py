@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_bpf.claims import Finding
-    from pytest_bpf.costs import Measure, MeasureCosts
+    from pytest_bpf.costs import Measure, MeasureCosts, MeasureOverhead
     from pytest_bpf.evidence import Drops, ReasonCounter
     from pytest_bpf.loader import Choices, Loader
     from pytest_bpf.objects import Object
@@ -195,6 +195,17 @@ def bpf_costs() -> MeasureCosts:
     from pytest_bpf.costs import costs_of
 
     return costs_of
+
+
+@pytest.fixture
+def bpf_overhead() -> MeasureOverhead:
+    """How much slower a workload gets: ``bpf_overhead(program, lambda: bpf_syscalls.read(1000))``.
+
+    Gives an `Overhead`: the whole, the hook's part, the program's, the consumer's.
+    """
+    from pytest_bpf.costs import overhead
+
+    return overhead
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from pytest_bpf.costs.figure import METRICS, Figure, Metric
 from pytest_bpf.costs.latency import Delays, Latency, latency
 from pytest_bpf.costs.program import ProgramCost, cost_so_far
 from pytest_bpf.costs.run import Measure, RunCost, measure
+from pytest_bpf.costs.slow_down import Estimate, MeasureOverhead, Overhead, overhead
 from pytest_bpf.costs.span import MeasureCosts, Span, costs_of
 from pytest_bpf.costs.statistics import statistics
 from pytest_bpf.costs.workload import Costs, EventCosts, MapCosts, ProgramCosts
@@ -12,13 +13,16 @@ __all__ = [
     "METRICS",
     "Costs",
     "Delays",
+    "Estimate",
     "EventCosts",
     "Figure",
     "Latency",
     "MapCosts",
     "Measure",
     "MeasureCosts",
+    "MeasureOverhead",
     "Metric",
+    "Overhead",
     "ProgramCost",
     "ProgramCosts",
     "RunCost",
@@ -27,5 +31,6 @@ __all__ = [
     "costs_of",
     "latency",
     "measure",
+    "overhead",
     "statistics",
 ]

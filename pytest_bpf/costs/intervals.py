@@ -9,6 +9,7 @@ give the same interval.
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.costs.figure import Figure
@@ -70,3 +71,20 @@ def figure_of(
     return Figure(
         metric, subject, value, lower, upper, instrument, tuple(samples), tuple(reference)
     )
+
+
+def rank_interval(samples: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """Return the median, and the samples between which it lies with ``confidence`` at least.
+
+    Nothing is assumed of how they are distributed: half of all lies on each side of the median, so
+    how many of ``n`` do is a binomial count. With too few of them it is the least and the greatest.
+    """
+    ordered, count = sorted(samples), len(samples)
+    outside, rank = 0.0, 0
+    while True:
+        outside += math.comb(count, rank) / 2**count
+        if 2 * outside > 1 - confidence or rank + 1 > count // 2:
+            break
+        rank += 1
+    rank = max(rank, 1)
+    return statistics.median(ordered), ordered[rank - 1], ordered[count - rank]
