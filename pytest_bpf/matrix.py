@@ -15,6 +15,8 @@ import pytest
 from pytest_bpf import matrix_controller, matrix_names, options
 from pytest_bpf.errors import BpfError
 from pytest_bpf.matrix_controller import HOST, Chosen
+from pytest_bpf.matrix_lost import Lost
+from pytest_bpf.vm import NO_MACHINE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +44,7 @@ def prepare(config: pytest.Config) -> None:
             "pip install 'pytest-bpf[vm]'"
         )
     try:
-        chosen = _found(options.kernels(config), exact=options.exact(config))
+        chosen = _found(options.kernels(config), options.machine(config))
     except BpfError as error:
         raise pytest.UsageError(f"--bpf-kernel: {error}") from None
     if options.exact(config) and all(kernel.name == HOST for kernel in chosen):
@@ -78,6 +80,8 @@ def register(config: pytest.Config) -> None:
         names = [worker["bpf_kernel"]]
         if channel := worker.get("bpf_compiler"):
             _compile_by(config, channel)
+        if reason := os.environ.get(NO_MACHINE):
+            config.pluginmanager.register(Lost(names[0], reason), "bpf-lost")
     elif not config.option.collectonly:
         controller = matrix_controller.Controller(config, chosen)
         config.pluginmanager.register(controller, "bpf-kernels")
@@ -103,7 +107,7 @@ def _compile_by(config: pytest.Config, channel: execnet.Channel) -> None:
     config.add_cleanup(lambda: build.ELSEWHERE.remove(compiler))
 
 
-def _found(choices: Sequence[str], *, exact: bool) -> list[Chosen]:
+def _found(choices: Sequence[str], machine: Sequence[str]) -> list[Chosen]:
     """Return the kernels, each once, those of one release told apart by number."""
     from pytest_bpf.vm import kernels
 
@@ -114,7 +118,10 @@ def _found(choices: Sequence[str], *, exact: bool) -> list[Chosen]:
         same = sum(name.partition("#")[0] == release for name in names)
         written = os.path.normpath(choice) if "/" in choice else choice
         names[f"{release}#{same + 1}" if same else release] = written
-    return [Chosen(choice, name, exact and name != HOST) for name, choice in names.items()]
+    return [
+        Chosen(choice, name, () if name == HOST else tuple(machine))
+        for name, choice in names.items()
+    ]
 
 
 def _save(config: pytest.Config, kernel: Chosen) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_bpf import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
@@ -36,13 +38,12 @@ class Chosen:
 
     choice: str
     name: str
-    exact: bool = False
+    machine: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
         """The command that runs what follows it on this kernel."""
-        how = ["--exact"] if self.exact else []
-        return [sys.executable, "-m", "pytest_bpf.vm", "--kernel", self.choice, *how]
+        return [sys.executable, "-m", "pytest_bpf.vm", "--kernel", self.choice, *self.machine]
 
 
 class Controller:
@@ -60,6 +61,12 @@ class Controller:
         config.add_cleanup(folder.cleanup)
         self._folder = Path(folder.name)
 
+    def pytest_report_header(self) -> str:
+        """Say in one line which kernels the tests run on."""
+        names = ", ".join(kernel.name for kernel in self._chosen)
+        how = " ".join(next((kernel.machine for kernel in self._chosen if kernel.machine), ()))
+        return f"bpf: pytest-bpf {__version__}, kernels {names}{how and f' ({how})'}"
+
     def pytest_xdist_setupnodes(self, specs: Sequence[execnet.XSpec]) -> None:
         """Give each worker its machine's command."""
         commands = {kernel.name: kernel.command for kernel in self._chosen}
@@ -67,7 +74,7 @@ class Controller:
             kernel = str(spec.bpf_kernel)
             if kernel != HOST:
                 log = str(self._folder / f"{number}.log")
-                command = [*commands[kernel], "--", sys.executable]
+                command = [*commands[kernel], "--or-here", "--", sys.executable]
                 spec.python = shlex.join(["sh", "-c", REDIRECT, "sh", log, *command])
                 self._logs[spec.python] = Path(log)
 

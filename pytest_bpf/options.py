@@ -26,6 +26,9 @@ class Settings:
     costs: bool = False
 
 
+MACHINE = ("cpus", "memory", "hang_timeout")
+"""What machines are made like: options of ``python -m pytest_bpf.vm`` by the same names."""
+
 SETTINGS = pytest.StashKey[Settings]()
 
 
@@ -78,6 +81,25 @@ def add(parser: pytest.Parser) -> None:
         type=Path,
         help="Write what became of the tests' claims (marker bpf_claim) to a Markdown file.",
     )
+    group.addoption(
+        "--bpf-cpus",
+        type=int,
+        metavar="N",
+        help="CPUs of a machine of --bpf-kernel. (default: ini bpf_cpus, then 1)",
+    )
+    group.addoption(
+        "--bpf-memory",
+        type=int,
+        metavar="MIB",
+        help="Memory of a machine of --bpf-kernel. (default: ini bpf_memory, then 1024)",
+    )
+    group.addoption(
+        "--bpf-hang-timeout",
+        type=int,
+        metavar="SECONDS",
+        help="A machine that gives no sign of life for so long hangs, and fails its test; a test "
+        "may take as long as it likes. 0 is never. (default: ini bpf_hang_timeout, then 60)",
+    )
     parser.addini("bpf_cc", "Compiler for BPF sources, as --bpf-cc.", default="")
     parser.addini("bpf_cflags", "Further compiler flags.", type="args", default=[])
     parser.addini("bpf_include_dirs", "Further folders of headers.", type="paths", default=[])
@@ -87,6 +109,8 @@ def add(parser: pytest.Parser) -> None:
     parser.addini("bpf_costs", "As --bpf-costs.", type="bool", default=False)
     parser.addini("bpf_exact", "As --bpf-exact.", type="bool", default=False)
     parser.addini("bpf_kernels", "Kernels, as --bpf-kernel.", type="args", default=[])
+    for name in MACHINE:
+        parser.addini(f"bpf_{name}", f"As --bpf-{name.replace('_', '-')}.", default="")
 
 
 def settings(config: pytest.Config) -> Settings:
@@ -100,6 +124,23 @@ def kernels(config: pytest.Config) -> list[str]:
     """Return the kernels that the tests are to run on, as written; none means the running one."""
     given: list[str] = config.getoption("bpf_kernel") or config.getini("bpf_kernels")
     return given or (["debian"] if exact(config) else [])
+
+
+def machine(config: pytest.Config) -> list[str]:
+    """Return what was chosen about machines, as words for ``python -m pytest_bpf.vm``.
+
+    Raises `pytest.UsageError` for an ini value that is not a number.
+    """
+    words = ["--exact"] if exact(config) else []
+    for name in MACHINE:
+        given = config.getoption(f"bpf_{name}")
+        value = config.getini(f"bpf_{name}") if given is None else given
+        if value == "":
+            continue
+        if not str(value).isdecimal():
+            raise pytest.UsageError(f"bpf_{name} must be a whole number, not {value!r}")
+        words.append(f"--{name.replace('_', '-')}={value}")
+    return words
 
 
 def exact(config: pytest.Config) -> bool:

@@ -26,6 +26,9 @@ pytestmark = pytest.mark.xdist_group("machines")
 
 TIMEOUT = 400
 
+USERFAULTFD = {"x86_64": 323, "aarch64": 282}
+"""``__NR_userfaultfd`` of <asm/unistd.h>."""
+
 COUNT = """
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -208,6 +211,151 @@ def test_a_panic_fails_its_test_and_the_rest_still_runs(
             "*::test_after *passed",
         ]
     )
+
+
+ENDLESS = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+static long inner(__u32 index, void *context) { return 0; }
+static long outer(__u32 index, void *context) { bpf_loop(1 << 23, inner, context, 0); return 0; }
+SEC("xdp") int endless(struct xdp_md *packet)
+{
+    int local = 0;
+    bpf_loop(1 << 23, outer, &local, 0);
+    return XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_a_hang_fails_its_test_and_the_rest_still_runs(
+    session: pytest.Pytester, release: str
+) -> None:
+    """A program that does not let go of the CPU, and a task that nothing can wake."""
+    session.makepyfile(
+        f"""
+        import ctypes, fcntl, mmap, os, struct, threading, time
+
+        def test_takes_long():
+            time.sleep(6)
+
+        def test_endless_program(bpf):
+            bpf.load({ENDLESS!r}, name="endless").programs["endless"].test_run(bytes(64))
+
+        def test_waits_for_ever():
+            libc = ctypes.CDLL(None)
+            area = mmap.mmap(-1, mmap.PAGESIZE)
+            address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+            faults = libc.syscall({USERFAULTFD[platform.machine()]}, os.O_CLOEXEC)
+            fcntl.ioctl(faults, 0xC018AA3F, struct.pack("3Q", 0xAA, 0, 0))
+            fcntl.ioctl(faults, 0xC020AA00, struct.pack("4Q", address, mmap.PAGESIZE, 1, 0))
+            out, into = os.pipe()
+            fault = (into, ctypes.c_void_p(address), 1)  # holds the pipe, waits for its page
+            threading.Thread(target=libc.write, args=fault, daemon=True).start()
+            time.sleep(0.5)
+            os.write(into, b"x")
+
+        def test_after(): pass
+        """
+    )
+    result = run(session, "--bpf-kernel", "debian", "--bpf-hang-timeout", "4")
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            f"worker '{release}' crashed while running '*::test_endless_program[[]{release}[]]'",
+            "pytest-bpf: the virtual machine hangs: it gave no sign of life for 4 s; *",
+            "*watchdog: BUG: soft lockup *",
+            "*bpf_prog_*_outer*",
+            "worker * crashed while running '*::test_waits_for_ever[[]*",
+            "*INFO: task * blocked for more than 4 seconds.",
+            "*pipe_write*",
+            "*Kernel panic - not syncing: hung_task: blocked tasks",
+            "*::test_takes_long *passed",
+            "*::test_endless_program *failed",
+            "*::test_after *passed",
+        ]
+    )
+
+
+def test_a_machine_that_cannot_be_had_any_more_makes_errors(
+    session: pytest.Pytester, release: str
+) -> None:
+    """When the first has died there is no qemu: its tests say so, those of the host still run."""
+    session.makeconftest(
+        """
+        import os, shutil
+
+        def pytest_testnodedown(error):
+            if error:
+                os.mkdir("bin")
+                os.symlink(shutil.which("sh"), "bin/sh")
+                os.environ["PATH"] = os.path.abspath("bin")
+        """
+    )
+    session.makepyfile(
+        f"""
+        import os
+        import pytest
+
+        def test_dies():
+            if os.uname().release == {release!r}:
+                os._exit(1)
+
+        @pytest.mark.bpf_requires(kernel=">=99")
+        def test_lacking(): pass
+
+        def test_after(): pass
+        """
+    )
+    result = run(session, "--bpf-kernel", "debian", "--bpf-kernel", "host", "-p", "no:randomly")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=2, failed=1, errors=2, skipped=1)
+    result.stdout.fnmatch_lines([f"no machine with kernel {release}: there is no qemu-system-*"])
+    assert not any("INTERNALERROR" in line for line in result.outlines)
+
+
+def test_a_guest_knows_its_configuration_and_has_what_was_asked_for(
+    session: pytest.Pytester, release: str
+) -> None:
+    session.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.bpf_requires(config={"CONFIG_BPF_JIT": "y"}, cpus=2)
+        def test_configured():
+            assert os.path.exists(f"/boot/config-{os.uname().release}")
+
+        @pytest.mark.bpf_requires(config="CONFIG_FPROBE")
+        def test_not_configured(): pass
+        """
+    )
+    result = run(session, "--bpf-kernel", "debian", "--bpf-cpus=2", "-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            f"bpf: pytest-bpf *, kernels {release} (--cpus=2)",
+            "SKIPPED *requires CONFIG_FPROBE (it is not set)",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--bpf-memory=100", "a machine needs 512 MiB of memory or more, not 100"),
+        ("--bpf-cpus=0", "a machine has 1 to 64 CPUs, not 0"),
+        ("--bpf-exact --bpf-cpus=2", "an exact machine has one CPU, not 2: *"),
+        ("-o bpf_memory=1G", "bpf_memory must be a whole number, not '1G'"),
+    ],
+)
+@pytest.mark.usefixtures("release")
+def test_a_machine_that_cannot_be_made(
+    session: pytest.Pytester, option: str, sentence: str
+) -> None:
+    result = run(session, "--bpf-kernel", "debian", *option.split())
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: *{sentence}"])
 
 
 def test_tests_that_found_no_machine_are_errors(session: pytest.Pytester, release: str) -> None:

@@ -85,7 +85,7 @@ def without_icount(machine, accelerator):
 qemu.hardware = without_icount
 machine = qemu.Machine(kernels.find(sys.argv[1]), exact=True)
 code = "from pytest_bpf.costs.instrument import instrument; instrument()"
-sys.exit(run.run(machine, [sys.executable, "-c", code]))
+sys.exit(run.follow(machine, run.start(machine, [sys.executable, "-c", code])))
 """
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf.errors import BpfError, UnavailableError
-from pytest_bpf.vm import image, kernels, modules, python, qemu
+from pytest_bpf.vm import image, kernels, liveness, modules, python, qemu
 from pytest_bpf.vm.command import Inline, inline
 from pytest_bpf.vm.cpio import Archive
 from pytest_bpf.vm.kernel import Kernel
@@ -74,6 +74,39 @@ def module(path: Path, depends: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"\x7fELF\0license=GPL\0depends=" + depends.encode() + b"\0name=x\0"
     path.write_bytes(lzma.compress(content) if path.suffix == ".xz" else content)
+
+
+def test_a_build_tree_names_object_files(tmp_path: Path) -> None:
+    module(tmp_path / "fs/9p/9p.ko", "")
+    (tmp_path / "fs/9p/9p.o").touch()
+    (tmp_path / "modules.order").write_text("fs/9p/9p.o\n")
+    assert modules.available(tmp_path) == {"9p": tmp_path / "fs/9p/9p.ko"}
+
+
+def test_the_configuration_lies_beside_the_image_or_in_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    packed = Kernel("6.1.9", tmp_path / "boot/vmlinuz-6.1.9", None, "x86_64")
+    assert packed.config is None
+    (tmp_path / "boot/config-6.1.9").touch()
+    assert packed.config == tmp_path / "boot/config-6.1.9"
+    (tmp_path / ".config").touch()
+    built = Kernel("6.13.0", tmp_path / "arch/x86/boot/bzImage", tmp_path, "x86_64")
+    assert built.config == tmp_path / ".config"
+
+
+def test_a_kernel_watches_more_closely_where_seconds_are_longer() -> None:
+    assert liveness.parameters(0, exact=False) == {}
+    plain, exact = (liveness.parameters(60, exact=exact) for exact in (False, True))
+    assert (plain["watchdog_thresh"], exact["watchdog_thresh"]) == ("10", "1")
+    assert plain["hung_task_timeout_secs"] == "60"
+
+
+def test_a_full_memory_is_told_from_other_kills() -> None:
+    console = "[ 9.1] Out of memory: Killed process 82 (python) total-vm:1kB"
+    sentence = "the machine's memory of 512 MiB is full: Out of memory: Killed process 82 (python)"
+    assert liveness.why_killed(-9, console, 512) == sentence
+    assert liveness.why_killed(-15, console, 512) is None
+    assert liveness.why_killed(-9, "", 512) is None
 
 
 def test_modules_come_after_what_they_need(tmp_path: Path) -> None:

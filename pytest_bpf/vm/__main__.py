@@ -9,18 +9,64 @@ import sys
 from pathlib import Path
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import kernels, qemu, run
+from pytest_bpf.vm import NO_MACHINE, kernels, liveness, qemu, run
+
+FAILED = 125
+"""The exit status when there was no machine, or it died."""
 
 
 def main() -> int:
-    """Run the command line; return its command's exit status, or 125 when there was no machine."""
+    """Run the command line; return its command's exit status, or `FAILED`."""
+    chosen = _arguments()
+    try:
+        return _in_a_machine(chosen)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BpfError as error:
+        print(f"pytest-bpf: {error}", file=sys.stderr)  # noqa: T201 (a command)
+        return FAILED
+
+
+def _in_a_machine(chosen: argparse.Namespace) -> int:
+    try:
+        kernel = kernels.find(chosen.kernel)
+        if kernel is None:
+            return _here(chosen)
+        machine = qemu.Machine(kernel, chosen.exact, chosen.cpus, chosen.memory)
+        if chosen.save:
+            return run.save(machine)
+        running = run.start(machine, chosen.command, chosen.writable, chosen.hang_timeout)
+    except BpfError as error:
+        if not chosen.or_here:
+            raise
+        os.environ[NO_MACHINE] = str(error)
+        return _here(chosen)
+    return run.follow(machine, running, chosen.hang_timeout)
+
+
+def _here(chosen: argparse.Namespace) -> int:
+    if not chosen.save:
+        os.execvp(chosen.command[0], chosen.command)  # noqa: S606 (the whole point)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pytest_bpf.vm", description=__doc__)
     parser.add_argument(
         "--kernel", required=True, help="'debian', a version, a path to an image, or 'host'"
     )
     parser.add_argument("--exact", action="store_true", help="time is a count of instructions")
-    parser.add_argument("--cpus", type=int, default=1)
-    parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
+    parser.add_argument("--cpus", type=int, default=qemu.CPUS, help="(%(default)s)")
+    parser.add_argument(
+        "--memory", type=int, default=qemu.MEMORY, metavar="MIB", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--hang-timeout",
+        type=int,
+        default=liveness.PATIENCE,
+        metavar="SECONDS",
+        help="end a machine that gives no sign of life for so long; 0 is never (%(default)s)",
+    )
     parser.add_argument(
         "--writable",
         action="append",
@@ -30,25 +76,16 @@ def main() -> int:
         help="a folder whose files stay; may be given again",
     )
     parser.add_argument("--save", action="store_true", help="only make the machine ready")
+    parser.add_argument(
+        "--or-here",
+        action="store_true",
+        help=f"when there is no machine, run the command here, the reason in ${NO_MACHINE}",
+    )
     parser.add_argument("command", nargs="*", metavar="COMMAND")
     chosen = parser.parse_args()
     if not chosen.command and not chosen.save:
         parser.error("the following arguments are required: COMMAND")
-    try:
-        kernel = kernels.find(chosen.kernel)
-        if kernel is None and chosen.save:
-            return 0
-        if kernel is None:
-            os.execvp(chosen.command[0], chosen.command)  # noqa: S606 (the whole point)
-        machine = qemu.Machine(kernel, chosen.exact, chosen.cpus, chosen.memory)
-        if chosen.save:
-            return run.save(machine)
-        return run.run(machine, chosen.command, chosen.writable)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BpfError as error:
-        print(f"pytest-bpf: {error}", file=sys.stderr)  # noqa: T201 (a command)
-        return 125
+    return chosen
 
 
 if __name__ == "__main__":

@@ -23,6 +23,15 @@ class Kernel:
     modules: Path | None
     architecture: str
 
+    @property
+    def config(self) -> Path | None:
+        """The file with the kernel's configuration: beside its image, or in its build tree."""
+        places = [self.image.with_name(f"config-{self.release}")]
+        if self.modules:
+            places += [self.modules / "config", self.modules / "build/.config"]
+            places.append(self.modules / ".config")
+        return next((place for place in places if place.exists()), None)
+
     def __str__(self) -> str:
         return self.release
 

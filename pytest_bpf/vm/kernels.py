@@ -68,11 +68,17 @@ def checked(kernel: Kernel) -> Kernel:
 
 def require_modules(kernel: Kernel) -> None:
     """Raise `BpfError` when ``kernel`` lacks what a machine is made of."""
-    if kernel.modules and (lacking := modules.missing(kernel.modules)):
-        raise BpfError(
-            f"the kernel {kernel.release} ({kernel.image}) lacks {', '.join(lacking)}: neither "
-            f"built in nor below {kernel.modules}; a machine needs virtio, 9p and overlayfs"
-        )
+    if kernel.modules and (missing := modules.missing(kernel.modules)):
+        raise lacking(kernel, ", ".join(missing))
+
+
+def lacking(kernel: Kernel, names: str) -> BpfError:
+    """Return the error that says what ``kernel`` lacks."""
+    below = f"below {kernel.modules}" if kernel.modules else "a module, as it came without any"
+    return BpfError(
+        f"the kernel {kernel.release} ({kernel.image}) lacks {names}: neither built in nor {below};"
+        " a machine needs virtio, 9p and overlayfs"
+    )
 
 
 def _by_version(choice: str) -> Kernel:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 TAIL = 25
 """Lines of the console that an error shows."""
 
-NOISE = re.compile(r"^\s*$|\] +(\? |RIP: 0033|RSP: |[RCD]\w\w?: |Code: |[FGE]S: |PKRU|</?TASK>)")
+NOISE = re.compile(
+    r"^\s*$|\] +(\? |RIP: 0033|RSP: |(?!RIP)[RCD]\w\w?: |Code: |[FGE]S: |PKRU|</?TASK>"
+    r"|Modules linked|Hardware)"
+)
 """Lines of a kernel's last words that say nothing without its sources: registers, guesses."""
 
 PR_SET_PDEATHSIG = 1
@@ -103,18 +106,28 @@ class Running:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.sockets["control"].sendall(json.dumps(message).encode() + b"\n")
 
-    def hear(self, timeout: float | None) -> dict[str, Any]:
+    def hear(self, timeout: float) -> dict[str, Any]:
         """Return the next line from process 1.
 
-        Raises `MachineError` when there is none within ``timeout`` seconds (None: no limit), or
-        the machine has ended.
+        Raises `MachineError` when there is none within ``timeout`` seconds, or the machine has
+        ended.
+        """
+        message = self.listen(timeout)
+        if message is None:
+            raise self.error(f"did not answer within {timeout:g} s")
+        return message
+
+    def listen(self, timeout: float | None) -> dict[str, Any] | None:
+        """Return the next line from process 1, or None when ``timeout`` seconds have passed.
+
+        Raises `MachineError` when the machine has ended.
         """
         control = self.sockets["control"]
         deadline = None if timeout is None else time.monotonic() + timeout
         while b"\n" not in self._said:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([control], [], [], left)[0]:
-                raise self.error(f"did not answer within {timeout:g} s")
+                return None
             try:
                 data = control.recv(1 << 16)
             except ConnectionResetError:

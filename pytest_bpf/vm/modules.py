@@ -37,10 +37,12 @@ def name_of(path: Path | str) -> str:
 def available(folder: Path) -> dict[str, Path]:
     """Return the modules below ``folder`` (``/lib/modules/RELEASE``) by name.
 
-    The list is ``modules.order``'s where it stands, as in a build tree; else the files are found.
+    The list is ``modules.order``'s where it stands, as in a build tree (which names ``.o`` files
+    since Linux 6.3); else the files are found.
     """
     order = folder / "modules.order"
-    listed = [folder / line for line in order.read_text().split()] if order.exists() else []
+    lines = order.read_text().split() if order.exists() else []
+    listed = [(folder / line).with_suffix(".ko") for line in lines]
     present = [path for path in listed if path.exists()]
     return {name_of(path): path for path in present or folder.rglob("*.ko*")}
 

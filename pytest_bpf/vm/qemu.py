@@ -25,6 +25,14 @@ WRITABLE = 4
 
 ROOT_TAG = "root"
 
+CPUS = 1
+MEMORY = 1024
+"""What a machine is given, when nothing else is asked for: CPUs, and MiB."""
+
+MOST_CPUS = 64
+LEAST_MEMORY = 512
+"""MiB in which a kernel, a warm Python and its files just find room."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -59,10 +67,16 @@ class Machine:
 
     kernel: Kernel
     exact: bool = False
-    cpus: int = 1
-    memory: int = 1024
+    cpus: int = CPUS
+    memory: int = MEMORY
 
     def __post_init__(self) -> None:
+        if self.memory < LEAST_MEMORY:
+            raise BpfError(
+                f"a machine needs {LEAST_MEMORY} MiB of memory or more, not {self.memory}"
+            )
+        if not 1 <= self.cpus <= MOST_CPUS:
+            raise BpfError(f"a machine has 1 to {MOST_CPUS} CPUs, not {self.cpus}")
         if self.exact and self.cpus != 1:
             raise BpfError(
                 f"an exact machine has one CPU, not {self.cpus}: qemu's -icount needs that"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import qemu, state, streams
+from pytest_bpf.vm import liveness, qemu, state, streams
 from pytest_bpf.vm.command import inline
 from pytest_bpf.vm.machine import MachineError
 
@@ -31,18 +31,38 @@ ANSWER_TIMEOUT = 30.0
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run(machine: Machine, command: Sequence[str], writable: Sequence[Path] = ()) -> int:
-    """Run ``command`` in a restored machine and return its exit status.
+def start(
+    machine: Machine,
+    command: Sequence[str],
+    writable: Sequence[Path] = (),
+    patience: int = liveness.PATIENCE,
+) -> Running:
+    """Restore a machine and give it ``command``; a state that does not work is made again, once.
 
-    Standard input, output and error are this process's own. ``writable`` are folders in which the
-    command's files stay; everything else it writes is gone with the machine. A command that a
-    signal ended gives 128 plus its number. Raises `BpfError` for a folder that is not there, and
-    `MachineError` when the machine dies; its kernel's last words are in the message.
+    ``writable`` are folders in which the command's files stay; everything else it writes is gone
+    with the machine. ``patience`` is how many seconds the machine may give no sign of life. Raises
+    `BpfError` for a folder that is not there, and `MachineError` when there is no machine.
     """
     folders = [_writable(folder) for folder in writable]
     if len(folders) > qemu.WRITABLE:
         raise BpfError(f"{len(folders)} writable folders; a machine has {qemu.WRITABLE} at most")
-    running = _started(machine, command, folders)
+    path = _path()
+    request = _request(machine, command, path, folders)
+    request["parameters"] = liveness.parameters(patience, exact=machine.exact)
+    try:
+        return _given(state.opened(machine, path), request, folders)
+    except MachineError as error:
+        print(f"pytest-bpf: the saved machine does not work: {error}", file=sys.stderr)  # noqa: T201
+    return _given(state.opened(machine, path, afresh=True), request, folders)
+
+
+def follow(machine: Machine, running: Running, patience: int = liveness.PATIENCE) -> int:
+    """See the command of a running machine through, and return its exit status.
+
+    Standard input, output and error are this process's own. A command that a signal ended gives
+    128 plus its number. Raises `MachineError` when the machine dies or hangs; its kernel's last
+    words are in the message.
+    """
     with running:
         outputs = {
             name: streams.Output(running.sockets[name], target, partial(running.say, closed=name))
@@ -50,10 +70,12 @@ def run(machine: Machine, command: Sequence[str], writable: Sequence[Path] = ())
         }
         streams.feed(0, running.sockets["in"])
         with _forwarding(running):
-            ended = running.hear(None)
+            ended = liveness.until_exit(running, patience)
         for name, output in outputs.items():
             output.wait(ended[name])
-    code: int = ended["exit"]
+        code: int = ended["exit"]
+        if reason := liveness.why_killed(code, running.console(), machine.memory):
+            print(f"pytest-bpf: {reason}", file=sys.stderr)  # noqa: T201
     return code if code >= 0 else 128 - code
 
 
@@ -61,17 +83,6 @@ def save(machine: Machine) -> int:
     """Make the machine's saved state when there is none that fits; return the exit status 0."""
     with state.opened(machine, _path()):
         return 0
-
-
-def _started(machine: Machine, command: Sequence[str], writable: Sequence[Path]) -> Running:
-    """Restore a machine and give it its command; a state that does not work is made again, once."""
-    path = _path()
-    request = _request(machine, command, path, writable)
-    try:
-        return _given(state.opened(machine, path), request, writable)
-    except MachineError as error:
-        print(f"pytest-bpf: the saved machine does not work: {error}", file=sys.stderr)  # noqa: T201
-    return _given(state.opened(machine, path, afresh=True), request, writable)
 
 
 def _given(saved: Saved, request: dict[str, Any], writable: Sequence[Path]) -> Running:
@@ -90,7 +101,7 @@ def _request(
     machine: Machine, command: Sequence[str], path: list[str], writable: Sequence[Path]
 ) -> dict[str, Any]:
     how = inline(command)
-    modules = machine.kernel.modules
+    modules, config = machine.kernel.modules, machine.kernel.config
     return {
         "command": list(command),
         "inline": how and asdict(how),
@@ -99,6 +110,7 @@ def _request(
         "path": path,
         "encoding": sys.stdout.encoding,
         "modules": str(modules.resolve()) if modules else "",
+        "config": str(config.resolve()) if config else "",
         "writable": dict(zip(qemu.tags()[1:], map(str, writable), strict=False)),
         "entropy": secrets.token_hex(64),
     }

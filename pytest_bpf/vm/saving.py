@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -15,7 +16,7 @@ from pytest_bpf.compile.cache import open_cache
 from pytest_bpf.errors import BpfError
 from pytest_bpf.vm import image, initramfs, kernels, python, qemu
 from pytest_bpf.vm.guest import init
-from pytest_bpf.vm.machine import Running
+from pytest_bpf.vm.machine import MachineError, Running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,8 @@ UNUSED = 14 * 24 * 3600
 
 IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
 """The memory is a file already, so it stays out of the stream."""
+
+LACKS = re.compile(rf"{init.LACKS}(.*)")
 
 STREAM = {"uri": "fd:state"}
 
@@ -66,7 +69,13 @@ def save(place: Place) -> None:
         state = folder / "state"
         state.mkdir(mode=0o700)
         _note("booting, ", end="")
-        _boot(place, kernel, folder / "initramfs", state)
+        try:
+            _boot(place, kernel, folder / "initramfs", state)
+        except MachineError as error:
+            _note("it does not come up")
+            if found := LACKS.search(str(error)):
+                raise kernels.lacking(machine.kernel, found[1]) from None
+            raise
         stamp["devices"] = hashlib.sha256((state / "devices").read_bytes()).hexdigest()
         (state / "stamp.json").write_text(json.dumps(stamp))
         place.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MACHINE = "/machine.json"
+LACKS = "pytest-bpf: this kernel lacks "
 CHUNK = 1 << 16
 
 
@@ -33,6 +34,9 @@ def main() -> NoReturn:
             system.load_module(module)
         except OSError as error:
             print(f"pytest-bpf: {error}", flush=True)  # noqa: T201 (the console)
+    if lacking := root.lacking():
+        print(f"{LACKS}{', '.join(lacking)}", flush=True)  # noqa: T201 (the console)
+        end()
     system.bring_up("lo")
     ports = open_ports()
     mine, theirs = socket.socketpair()
@@ -68,13 +72,14 @@ class Machine:
         self._control = os.fdopen(ports["control"], "rb", buffering=CHUNK, closefd=False)
         self._sent = {"out": 0, "err": 0}
         self._closed: set[str] = set()
+        self._saying = threading.Lock()
 
     def serve(self) -> NoReturn:
         """Say that all is ready (here the state is saved), wait for the command, see it through."""
         self._say(ready=True)
         line = self._control.readline()
         if not line:
-            self._end()
+            end()
         request = json.loads(line)
         pumps = self._start(request, line)
         threading.Thread(target=self._obey, daemon=True).start()
@@ -93,11 +98,12 @@ class Machine:
 
         time.clock_settime_ns(time.CLOCK_REALTIME, request["time_ns"])
         system.add_entropy(bytes.fromhex(request["entropy"]))
+        system.set_parameters(request["parameters"])
         try:
-            new_root = root.enter(request["writable"], request["modules"], os.uname().release)
+            new_root = root.enter(request["writable"], request["modules"], request["config"])
         except OSError as error:
             self._say(failed=f"cannot mount {error.filename}: {error.strerror}")
-            self._end()
+            end()
         message = os.memfd_create("request")
         os.write(message, line)
         taken, given = zip(*(os.pipe() for _ in range(3)), strict=True)
@@ -131,9 +137,11 @@ class Machine:
         while line := self._control.readline():
             message = json.loads(line)
             self._closed.add(message.get("closed"))
+            if "alive" in message:
+                self._say(alive=True)
             with suppress(ProcessLookupError):
                 os.killpg(self._child, message.get("signal", 0))
-        self._end()
+        end()
 
     def _reap(self) -> int:
         while True:
@@ -142,13 +150,16 @@ class Machine:
                 return os.waitstatus_to_exitcode(status)
 
     def _say(self, **message: object) -> None:
-        _write(self._ports["control"], json.dumps(message).encode() + b"\n")
+        with self._saying:
+            _write(self._ports["control"], json.dumps(message).encode() + b"\n")
 
-    def _end(self) -> NoReturn:
-        from pytest_bpf.vm.guest import system  # noqa: PLC0415
 
-        while True:
-            system.power_off()
+def end() -> NoReturn:
+    """End the machine."""
+    from pytest_bpf.vm.guest import system  # noqa: PLC0415
+
+    while True:
+        system.power_off()
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -25,6 +25,14 @@ OWN = (
 )
 """Source, place and kind of what is mounted before the state is saved."""
 
+SIGNS = {
+    "virtio_pci (CONFIG_VIRTIO_PCI)": "/sys/bus/pci/drivers/virtio-pci",
+    "virtio_console (CONFIG_VIRTIO_CONSOLE)": "/sys/bus/virtio/drivers/virtio_console",
+    "9pnet_virtio (CONFIG_NET_9P_VIRTIO)": "/sys/bus/virtio/drivers/9pnet_virtio",
+}
+FILE_SYSTEMS = {"9p (CONFIG_9P_FS)": "9p", "overlay (CONFIG_OVERLAY_FS)": "overlay"}
+"""What a machine cannot do without, and by which file, and which file system, it shows."""
+
 LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 MOVED = ("/proc", "/sys", "/dev", "/run")
@@ -41,12 +49,24 @@ def mount_own() -> None:
         os.symlink(f"/proc/self/{target}", f"/dev/{name}")  # noqa: PTH211
 
 
-def enter(writable: Mapping[str, str], modules: str, release: str) -> int:
+def lacking() -> list[str]:
+    """Return what this kernel lacks of `SIGNS` and `FILE_SYSTEMS`, now that modules are loaded."""
+    with open("/proc/filesystems") as file:  # noqa: PTH123
+        known = file.read().split()
+    return [
+        *(what for what, sign in SIGNS.items() if not os.path.exists(sign)),  # noqa: PTH110
+        *(what for what, name in FILE_SYSTEMS.items() if name not in known),
+    ]
+
+
+def enter(writable: Mapping[str, str], modules: str, config: str) -> int:
     """Make the host's files the root, read-only below a private layer, and go there.
 
     ``writable`` are 9p tags and the folders they become; ``modules`` is the host's folder of this
-    kernel's modules (or ""). Returns a descriptor of the new root, for other processes to follow.
+    kernel's modules, ``config`` its file of the kernel's configuration (or ""). Returns a
+    descriptor of the new root, for other processes to follow.
     """
+    release = os.uname().release
     host, upper, merged = (f"{STAGE}/{name}" for name in ("host", "upper", "merged"))
     system.mount("root", host, "9p", system.MS_RDONLY, f"{NINE_P},cache=loose")
     system.mount("upper", upper, "tmpfs")
@@ -59,6 +79,11 @@ def enter(writable: Mapping[str, str], modules: str, release: str) -> int:
     if modules:
         with suppress(OSError):
             system.mount(host + modules, f"{merged}/lib/modules/{release}", "", system.MS_BIND)
+    if config:
+        own = f"{merged}/boot/config-{release}"
+        os.makedirs(os.path.dirname(own), exist_ok=True)  # noqa: PTH103, PTH120
+        if not os.path.lexists(own):
+            os.symlink(config, own)  # noqa: PTH211
     for place in MOVED:
         system.mount(place, merged + place, "", system.MS_MOVE)
     os.chdir(merged)

@@ -7,6 +7,12 @@ import fcntl
 import os
 import socket
 import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_MOVE = 1, 2, 4, 4096, 8192
 RB_POWER_OFF = 0x4321FEDC
@@ -51,6 +57,13 @@ def add_entropy(content: bytes) -> None:
         fcntl.ioctl(descriptor, RNDRESEEDCRNG)
     finally:
         os.close(descriptor)
+
+
+def set_parameters(parameters: Mapping[str, str]) -> None:
+    """Set the kernel's parameters (``/proc/sys/kernel``); those it lacks are left out."""
+    for name, value in parameters.items():
+        with suppress(OSError):
+            Path("/proc/sys/kernel", name).write_text(value)
 
 
 def power_off() -> None:
