@@ -2,6 +2,7 @@
 
 from pytest_bpf.costs.figure import METRICS, Figure, Metric
 from pytest_bpf.costs.latency import Delays, Latency, latency
+from pytest_bpf.costs.map_speed import MapSpeed, map_speed
 from pytest_bpf.costs.program import ProgramCost, cost_so_far
 from pytest_bpf.costs.run import Measure, RunCost, measure
 from pytest_bpf.costs.slow_down import Estimate, MeasureOverhead, Overhead, overhead
@@ -18,6 +19,7 @@ __all__ = [
     "Figure",
     "Latency",
     "MapCosts",
+    "MapSpeed",
     "Measure",
     "MeasureCosts",
     "MeasureOverhead",
@@ -30,6 +32,7 @@ __all__ = [
     "cost_so_far",
     "costs_of",
     "latency",
+    "map_speed",
     "measure",
     "overhead",
     "statistics",

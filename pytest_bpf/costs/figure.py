@@ -88,6 +88,8 @@ _METRICS = (
     Metric("consumer_p99", "ns", "lower", "the part of it in which the consumer did not sleep"),
     Metric("lookup", "ns", "lower", "one look-up in a map, from BPF"),
     Metric("update", "ns", "lower", "one update of a map, from BPF"),
+    Metric("lookup_instructions", "instructions", "lower", "one look-up in exact mode"),
+    Metric("update_instructions", "instructions", "lower", "one update in exact mode"),
 )
 
 METRICS = {metric.name: metric for metric in _METRICS}

@@ -10,13 +10,14 @@ from pytest_bpf.costs.figure import Figure, Instrument
 from pytest_bpf.costs.flow import Flow
 from pytest_bpf.costs.intervals import figure_of
 from pytest_bpf.costs.map_memory import map_memory
+from pytest_bpf.costs.map_speed import map_speed
 from pytest_bpf.costs.meter import Batch, Meter
 from pytest_bpf.costs.run import per_run
 from pytest_bpf.costs.workload import Costs, MapCosts, ProgramCosts
 from pytest_bpf.errors import BpfError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
@@ -32,7 +33,8 @@ class Span:
 
     ``consumer`` is the process or the thread that consumes the events. ``lost`` names the global
     variable, or by map the variables, in which the programs count the events that found no room:
-    the kernel counts none for a ring buffer.
+    the kernel counts none for a ring buffer. ``speed`` names the maps of which a look-up and an
+    update are to be timed too, after the end (`map_speed`).
 
     The block is one batch; `batch` ends one within it, and with some of them the times have
     intervals. Raises `BpfError` for a consumer that does not run, `UnavailableError` where the
@@ -45,10 +47,12 @@ class Span:
         *,
         consumer: Consuming | None = None,
         lost: str | dict[str, str] | None = None,
+        speed: Iterable[str] = (),
     ) -> None:
         self._obj = obj
         self._consumer = Consumer.of(consumer) if consumer is not None else None
         self._flow = Flow(obj, lost)
+        self._speed = {name: obj.maps[name] for name in speed}
         spent = self._consumer.cpu_seconds if self._consumer else lambda: 0.0
         self._meter = Meter(obj.programs, spent)
         self._stack = ExitStack()
@@ -84,7 +88,7 @@ class Span:
         meter, obj = self._meter, self._obj
         seconds = sum(batch.seconds for batch in meter.batches)
         programs = {name: self._program(program) for name, program in obj.programs.items()}
-        maps = {name: _map(found) for name, found in obj.maps.items()}
+        maps = {name: self._map(found) for name, found in obj.maps.items()}
         used = sum(of.memory for of in programs.values())
         used += sum(of.memory.total for of in maps.values() if of.memory)
         used += self._consumer.memory() if self._consumer else 0
@@ -118,6 +122,13 @@ class Span:
             memory=program.memlock + program.prog_size_jited,
         )
 
+    def _map(self, of: Map) -> MapCosts:
+        speed = map_speed(of) if of.name in self._speed else None
+        try:
+            return MapCosts(of.name, map_memory(of), speed=speed)
+        except UnavailableError as error:
+            return MapCosts(of.name, None, str(error), speed)
+
     def _time(self, program: Program, batch: Batch) -> float:
         """Return the ns that a program ran in a batch, without what measuring adds."""
         counted = batch.programs[program.name]
@@ -133,13 +144,6 @@ class Span:
         return figure_of("cpu", subject, shares, how)
 
 
-def _map(of: Map) -> MapCosts:
-    try:
-        return MapCosts(of.name, map_memory(of))
-    except UnavailableError as error:
-        return MapCosts(of.name, None, str(error))
-
-
 @overload
 def costs_of(
     obj: Object,
@@ -148,6 +152,7 @@ def costs_of(
     rounds: int = ROUNDS,
     consumer: Consuming | None = None,
     lost: str | dict[str, str] | None = None,
+    speed: Iterable[str] = (),
 ) -> Span: ...
 
 
@@ -159,6 +164,7 @@ def costs_of(
     rounds: int = ROUNDS,
     consumer: Consuming | None = None,
     lost: str | dict[str, str] | None = None,
+    speed: Iterable[str] = (),
 ) -> Costs: ...
 
 
@@ -169,13 +175,14 @@ def costs_of(
     rounds: int = ROUNDS,
     consumer: Consuming | None = None,
     lost: str | dict[str, str] | None = None,
+    speed: Iterable[str] = (),
 ) -> Span | Costs:
     """Measure what ``obj`` costs while ``workload`` runs: once to warm up, then ``rounds`` times.
 
     Without a workload it is a `Span`: ``with costs_of(obj) as span: ...``, then ``span.costs``. The
     programs are measured as they are attached. Let a round make about a hundred runs.
     """
-    span = Span(obj, consumer=consumer, lost=lost)
+    span = Span(obj, consumer=consumer, lost=lost, speed=speed)
     if workload is None:
         return span
     if rounds < 1:
@@ -200,6 +207,7 @@ class MeasureCosts(Protocol):
         rounds: int = ROUNDS,
         consumer: Consuming | None = None,
         lost: str | dict[str, str] | None = None,
+        speed: Iterable[str] = (),
     ) -> Span: ...
 
     @overload
@@ -211,4 +219,5 @@ class MeasureCosts(Protocol):
         rounds: int = ROUNDS,
         consumer: Consuming | None = None,
         lost: str | dict[str, str] | None = None,
+        speed: Iterable[str] = (),
     ) -> Costs: ...

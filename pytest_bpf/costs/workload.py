@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_bpf.costs.map_memory import MapMemory
+    from pytest_bpf.costs.map_speed import MapSpeed
     from pytest_bpf.objects import VerifierStats
 
 
@@ -52,18 +53,23 @@ class ProgramCosts:
 
 @dataclass(frozen=True)
 class MapCosts:
-    """What one map took: ``memory``, None where it cannot be told, and ``why_not`` then."""
+    """What one map took: ``memory``, None where it cannot be told, and ``why_not`` then.
+
+    ``speed`` is how long a look-up and an update take, where that was asked for.
+    """
 
     map: str
     memory: MapMemory | None
     why_not: str = ""
+    speed: MapSpeed | None = None
 
     def figures(self) -> tuple[Figure, ...]:
-        """Return the figure ``map_memory`` of ``"map NAME"``."""
+        """Return the figure ``map_memory`` of ``"map NAME"``, and those of ``speed``."""
         subject = f"map {self.map}"
+        speed = self.speed.figures() if self.speed else ()
         if self.memory is None:
-            return (Figure.missing("map_memory", subject, self.why_not, "kernel"),)
-        return (Figure.certain("map_memory", subject, self.memory.total, "kernel"),)
+            return (Figure.missing("map_memory", subject, self.why_not, "kernel"), *speed)
+        return (Figure.certain("map_memory", subject, self.memory.total, "kernel"), *speed)
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,6 @@ def add(to: int, value: int) -> bytes:
     return _instruction(0x07, to, value=value)
 
 
-def multiply(to: int, by: int) -> bytes:
-    """``to *= by``, another register."""
-    return _instruction(0x2F, to, by)
-
-
 def store(offset: int, value: int) -> bytes:
     """Put 8 bytes with a small number on the stack, ``offset`` (below 0) from its end."""
     return _instruction(0x7A, 10, offset=offset, value=value)
@@ -59,9 +54,9 @@ def call(helper: int) -> bytes:
     return _instruction(0x85, value=helper)
 
 
-def unless(register: int, skipped: bytes) -> bytes:
-    """Do ``skipped`` only when ``register`` is not 0."""
-    return _instruction(0x15, register, offset=len(skipped) // 8) + skipped
+def otherwise(register: int, done: bytes) -> bytes:
+    """Do ``done`` when ``register`` is 0."""
+    return _instruction(0x55, register, offset=len(done) // 8) + done
 
 
 def leave() -> bytes:
