@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import matrix_controller, matrix_names, options
+from pytest_bpf import matrix_controller, matrix_hosts, matrix_names, options
 from pytest_bpf.errors import BpfError
 from pytest_bpf.matrix_controller import HOST, Chosen
 from pytest_bpf.matrix_lost import Lost
 from pytest_bpf.vm import NO_MACHINE
+from pytest_bpf.vm.kernel import Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def prepare(config: pytest.Config) -> None:
         chosen = _found(options.kernels(config), options.machine(config))
     except BpfError as error:
         raise pytest.UsageError(f"--bpf-kernel: {error}") from None
-    if options.exact(config) and all(kernel.name == HOST for kernel in chosen):
+    if options.exact(config) and not any(kernel.is_virtual for kernel in chosen):
         raise pytest.UsageError(
             "--bpf-exact counts instructions in a machine; the host cannot: add "
             "--bpf-kernel debian, or leave out --bpf-kernel host"
@@ -58,14 +59,11 @@ def prepare(config: pytest.Config) -> None:
         option.numprocesses, option.dist = None, "no"
         return
     for kernel in chosen:
-        if kernel.name != HOST:
+        if kernel.is_virtual:
             _save(config, kernel)
     count = _workers(config)
-    option.tx = [
-        f"popen//id={kernel.name}{f'.{number}' if number else ''}//bpf_kernel={kernel.name}"
-        for kernel in chosen
-        for number in range(count)
-    ]
+    option.px = [matrix_hosts.gateway(k.choice, k.name) for k in chosen if k.is_elsewhere]
+    option.tx = [kernel.worker(number) for kernel in chosen for number in range(count)]
     option.dist = "load" if option.dist in ("no", "each") else option.dist
     option.numprocesses = None
     if option.maxworkerrestart is None:
@@ -78,6 +76,7 @@ def register(config: pytest.Config) -> None:
     names = [kernel.name for kernel in chosen]
     if worker := getattr(config, "workerinput", {}):
         names = [worker["bpf_kernel"]]
+        matrix_hosts.make_room(config.option.basetemp)
         if channel := worker.get("bpf_compiler"):
             _compile_by(config, channel)
         if reason := os.environ.get(NO_MACHINE):
@@ -109,19 +108,24 @@ def _compile_by(config: pytest.Config, channel: execnet.Channel) -> None:
 
 def _found(choices: Sequence[str], machine: Sequence[str]) -> list[Chosen]:
     """Return the kernels, each once, those of one release told apart by number."""
-    from pytest_bpf.vm import kernels
-
-    found = {kernels.find(choice): choice for choice in dict.fromkeys(choices)}
+    found = {_found_one(choice): choice for choice in dict.fromkeys(choices)}
     names: dict[str, str] = {}
     for kernel, choice in found.items():
-        release = kernel.release if kernel else HOST
+        release = str(kernel)
+        is_path = isinstance(kernel, Kernel) and "/" in choice
         same = sum(name.partition("#")[0] == release for name in names)
-        written = os.path.normpath(choice) if "/" in choice else choice
+        written = os.path.normpath(choice) if is_path else choice
         names[f"{release}#{same + 1}" if same else release] = written
-    return [
-        Chosen(choice, name, () if name == HOST else tuple(machine))
-        for name, choice in names.items()
-    ]
+    return [Chosen(choice, name, tuple(machine)) for name, choice in names.items()]
+
+
+def _found_one(choice: str) -> Kernel | str:
+    """Return the kernel of a machine, `HOST`, or the address of a real host."""
+    if choice.startswith(matrix_hosts.WAYS):
+        return matrix_hosts.address(choice)
+    from pytest_bpf.vm import kernels
+
+    return kernels.find(choice) or HOST
 
 
 def _save(config: pytest.Config, kernel: Chosen) -> None:

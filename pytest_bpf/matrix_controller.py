@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import __version__
+from pytest_bpf import __version__, matrix_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -41,8 +41,24 @@ class Chosen:
     machine: tuple[str, ...] = ()
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is a real host, reached by execnet."""
+        return self.choice.startswith(matrix_hosts.WAYS)
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether it runs in a machine."""
+        return self.name != HOST and not self.is_elsewhere
+
+    def worker(self, number: int) -> str:
+        """Return the spec of one of its workers."""
+        if self.is_elsewhere:
+            return matrix_hosts.worker(self.name, number)
+        return f"popen//id={self.name}{f'.{number}' if number else ''}//bpf_kernel={self.name}"
+
+    @property
     def command(self) -> list[str]:
-        """The command that runs what follows it on this kernel."""
+        """The command that runs what follows it in a machine with this kernel."""
         return [sys.executable, "-m", "pytest_bpf.vm", "--kernel", self.choice, *self.machine]
 
 
@@ -51,6 +67,7 @@ class Controller:
 
     def __init__(self, config: pytest.Config, chosen: Sequence[Chosen]) -> None:
         self._chosen = chosen
+        self._kernels = {kernel.name: kernel for kernel in chosen}
         self._outcomes: dict[tuple[str, str], str] = {}
         self._collected: dict[str, Sequence[str]] = {}
         self._ended: set[tuple[str, str]] = set()
@@ -64,25 +81,27 @@ class Controller:
     def pytest_report_header(self) -> str:
         """Say in one line which kernels the tests run on."""
         names = ", ".join(kernel.name for kernel in self._chosen)
-        how = " ".join(next((kernel.machine for kernel in self._chosen if kernel.machine), ()))
+        how = " ".join(next((k.machine for k in self._chosen if k.is_virtual), ()))
         return f"bpf: pytest-bpf {__version__}, kernels {names}{how and f' ({how})'}"
 
     def pytest_xdist_setupnodes(self, specs: Sequence[execnet.XSpec]) -> None:
         """Give each worker its machine's command."""
-        commands = {kernel.name: kernel.command for kernel in self._chosen}
         for number, spec in enumerate(specs):
-            kernel = str(spec.bpf_kernel)
-            if kernel != HOST:
+            kernel = self._kernels[str(spec.bpf_kernel)]
+            if kernel.is_virtual:
                 log = str(self._folder / f"{number}.log")
-                command = [*commands[kernel], "--or-here", "--", sys.executable]
+                command = [*kernel.command, "--or-here", "--", sys.executable]
                 spec.python = shlex.join(["sh", "-c", REDIRECT, "sh", log, *command])
                 self._logs[spec.python] = Path(log)
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker its kernel's name, and where its compiler is."""
         node.workerinput["bpf_kernel"] = _kernel(node)
-        if _kernel(node) != HOST:
+        kernel = self._kernels[_kernel(node)]
+        if kernel.is_virtual:
             node.workerinput["bpf_compiler"] = _compiling(node.gateway.newchannel())
+        if kernel.is_elsewhere:
+            matrix_hosts.keep_path(node.gateway.spec)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> KernelScheduling:
         """Spread the tests kernel by kernel."""
@@ -104,9 +123,12 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
-        """Keep the last words of a machine that died."""
-        if error and _kernel(node) != HOST:
+        """Keep the last words of a machine that died; see to it that a host can go on."""
+        kernel = self._kernels[_kernel(node)]
+        if error and kernel.is_virtual:
             self._last_words[node] = self._last(node.gateway.spec)
+        if error and kernel.is_elsewhere and node.gateway.spec.via:
+            matrix_hosts.before_restart(node)
 
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
         """Show them in the report of the test that was running."""
@@ -115,9 +137,23 @@ class Controller:
         if words:
             report.longrepr = f"{report.longrepr}\n{words}"
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Keep the session, which counts the tests."""
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> Generator[None, None, None]:
+        """Keep the session, which counts the tests; say which host does not answer."""
+        from execnet.gateway_bootstrap import HostNotFound
+
         self._session = session
+        try:
+            yield
+        except (HostNotFound, OSError, EOFError) as error:
+            hosts = [kernel.name for kernel in self._chosen if kernel.is_elsewhere]
+            if not hosts:
+                raise
+            reason = str(error) or "the connection ended"
+            raise pytest.UsageError(
+                f"--bpf-kernel: no worker on {' or '.join(hosts)}: {reason}; it must answer with a "
+                "Python that has pytest-bpf[vm]"
+            ) from None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

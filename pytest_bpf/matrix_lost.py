@@ -1,4 +1,4 @@
-"""Stands in for a machine that could not be had: its tests are errors that say why."""
+"""Stands in for a machine, or a host, that could not be had: its tests are errors that say why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Lost:
     """Reports each test as an error; nothing of it runs. The first says all that is known."""
 
     def __init__(self, kernel: str, reason: str) -> None:
-        self._sentence = f"no machine with kernel {kernel}: {reason}"
+        self._sentence = f"nowhere to run on {kernel}: {reason}"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool:

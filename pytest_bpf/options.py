@@ -66,7 +66,8 @@ def add(parser: pytest.Parser) -> None:
         action="append",
         metavar="KERNEL",
         help="Run the tests on this kernel, in a virtual machine: 'debian', a version, a path, or "
-        "'host' for the running one. May be given several times; needs pytest-bpf[vm].",
+        "'host' for the running one; or on a real host, ssh=HOST or socket=HOST:PORT. May be given "
+        "several times; needs pytest-bpf[vm].",
     )
     group.addoption(
         "--bpf-exact",
