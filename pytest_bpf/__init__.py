@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pytest_bpf.agents import Agent, AgentCost, Agents
     from pytest_bpf.compile import Compiled, Compiler, compile_source
     from pytest_bpf.costs import (
         Costs,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         overhead,
     )
     from pytest_bpf.errors import (
+        AgentError,
         AttachError,
         BpfError,
         CompileError,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from pytest_bpf.stimuli import Ran, Sent, Syscalls, Traffic
 
 _HOMES = {
+    "agents": ("Agent", "AgentCost", "Agents"),
     "compile": ("Compiled", "Compiler", "compile_source"),
     "costs": (
         "Costs",
@@ -89,7 +92,15 @@ _HOMES = {
         "overhead",
     ),
     "errors": (
-        *("AttachError", "BpfError", "CompileError", "LeakWarning", "LoadError", "MapError"),
+        *(
+            "AgentError",
+            "AttachError",
+            "BpfError",
+            "CompileError",
+            "LeakWarning",
+            "LoadError",
+            "MapError",
+        ),
         *("PlaceError", "RunError", "StimulusError", "UnavailableError", "UnknownNameError"),
         *("ValueTypeError", "VerifierError"),
     ),
@@ -108,6 +119,10 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Agent",
+    "AgentCost",
+    "AgentError",
+    "Agents",
     "AttachError",
     "BpfError",
     "Cgroup",

@@ -96,6 +96,18 @@ class StimulusError(BpfError):
     """Traffic or a workload that could not be run as asked."""
 
 
+class AgentError(BpfError):
+    """An agent that did not do as agents should; ``output`` is what it printed.
+
+    It could not be started, attached nothing, died, ignored the signal to end, or left programs or
+    processes behind.
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+
+
 class LeakWarning(UserWarning):
     """A test left programs, maps or links open that it opened by itself."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pytest_bpf.agents import Agents
     from pytest_bpf.claims import Finding
     from pytest_bpf.costs import Measure, MeasureCosts, MeasureOverhead
     from pytest_bpf.evidence import Drops, ReasonCounter
@@ -31,6 +32,9 @@ COSTS = pytest.StashKey[list[dict[str, Any]]]()
 
 FINDING = pytest.StashKey["Finding"]()
 """What an item makes of its claim."""
+
+AGENTS = pytest.StashKey["Agents"]()
+"""The agents of an item, whose output goes into its reports."""
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +168,24 @@ def bpf_pins(bpf_places: Places) -> Path:
 def bpf_traffic(bpf_netns: Namespace) -> Traffic:
     """Traffic over the loopback of a private network namespace (`bpf_netns`)."""
     return bpf_netns.traffic
+
+
+@pytest.fixture
+def bpf_agent(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Agents]:
+    """Start any command that loads programs: ``bpf_agent("bpftrace -e '...'")``.
+
+    Gives an `Agent` once its programs are attached. It is ended after the test, which fails when
+    the agent died, ignored the signal to end, or left something behind.
+    """
+    from pytest_bpf.agents import Agents
+    from pytest_bpf.kernel.privilege import privilege
+
+    missing = privilege()
+    if missing:
+        raise UnavailableError(missing)
+    with Agents(request.path.parent) as agents:
+        request.node.stash[AGENTS] = agents
+        yield agents
 
 
 @pytest.fixture

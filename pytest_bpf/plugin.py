@@ -10,12 +10,14 @@ import pytest
 from pytest_bpf import hookspecs, options
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.fixtures import (
+    AGENTS,
     COSTS,
     FINDING,
     _bpf_drop_reasons,
     _bpf_leaks,
     _bpf_session,
     bpf,
+    bpf_agent,
     bpf_cgroup,
     bpf_claim,
     bpf_costs,
@@ -42,6 +44,7 @@ __all__ = [
     "_bpf_leaks",
     "_bpf_session",
     "bpf",
+    "bpf_agent",
     "bpf_cgroup",
     "bpf_claim",
     "bpf_costs",
@@ -150,8 +153,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put an item's claim into its report, and the costs of its programs into the last one."""
+    """Put an item's claim and its agents' output into its report, the costs into the last one."""
     report = yield
+    if AGENTS in item.stash:
+        report.sections += [
+            (f"Captured output of agent {name}", text)
+            for name, text in item.stash[AGENTS].new_output()
+        ]
     if item.get_closest_marker("bpf_claim") and (report.when == "call" or report.skipped):
         claim = _found(item, report).as_dict()
         report.user_properties.append((CLAIM_PROPERTY, claim))

@@ -56,6 +56,17 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float, float]:
     return float(np.median(samples)), float(lower), float(upper)
 
 
+def mean_interval(samples: Sequence[float], seed: int = SEED) -> tuple[float, float, float]:
+    """Return the mean of at least one sample, and between what it lies, in the same way."""
+    import numpy as np  # noqa: PLC0415
+
+    outside = (1 - CONFIDENCE) / 2
+    values = np.asarray(samples, dtype=float)
+    means = values[drawn_again(len(values), seed)].mean(axis=1)
+    lower, upper = np.quantile(means, (outside, 1 - outside))
+    return float(values.mean()), float(lower), float(upper)
+
+
 def figure_of(
     metric: str,
     subject: str,

@@ -53,8 +53,16 @@ def held_by(pid: int | str = "self") -> set[tuple[str, int]]:
 
 def attached_by(pid: int) -> list[PerfAttachment]:
     """Return what a process attached to perf events (``BPF_TASK_FD_QUERY``)."""
-    events = [fd for fd, link in _descriptors(pid) if link == _PERF_EVENT]
-    return [found for fd in events if (found := _queried(pid, fd)) is not None]
+    return [found for fd in _events(pid) if (found := _queried(pid, fd)) is not None]
+
+
+def unattached_events(pid: int) -> list[int]:
+    """Return the descriptors of a process's perf events that have no program."""
+    return [fd for fd in _events(pid) if _queried(pid, fd) is None]
+
+
+def _events(pid: int) -> list[int]:
+    return [fd for fd, link in _descriptors(pid) if link == _PERF_EVENT]
 
 
 def _descriptors(pid: int | str) -> Iterator[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import AttachError
@@ -27,6 +28,23 @@ class Link:
         self.target = target
         self.fd = fd
         self._undo: Callable[[], object] | None = undo
+        self._release: Callable[[], object] | None = None
+
+    @classmethod
+    def found(cls, fd: int, program: str, target: str) -> Link:
+        """Return a link that another process made; its descriptor is closed with the value.
+
+        Only that process can take it apart: `detach` raises `AttachError`.
+        """
+
+        def refuse() -> None:
+            raise AttachError(
+                f"the link of {program!r} to {target} is another process's: end that one"
+            )
+
+        link = cls(program, target, refuse, fd=fd)
+        link._release = weakref.finalize(link, os.close, fd) if fd >= 0 else lambda: None
+        return link
 
     @property
     def id(self) -> int:
@@ -42,9 +60,16 @@ class Link:
 
     def detach(self) -> None:
         """Detach; a second time does nothing."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
+        if self._undo is not None:
+            self._undo()
+            self._undo, self.fd = None, -1
+
+    def close(self) -> None:
+        """Detach; a link that another process made is let go, and stays attached."""
+        if self._release is None:
+            self.detach()
+        else:
+            self._release()
             self.fd = -1
 
     def read(self) -> str:

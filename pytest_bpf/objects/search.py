@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import UnavailableError, UnknownNameError, near_matches
 from pytest_bpf.kernel import btf, ids
-from pytest_bpf.kernel.held import attached_by, held_by
-from pytest_bpf.kernel.info import LinkInfo, MapInfo, ProgramInfo, map_ids, read_info
+from pytest_bpf.kernel.info import MapInfo, ProgramInfo, map_ids, read_info
 from pytest_bpf.objects import found
+from pytest_bpf.objects.inventory import inventory
 from pytest_bpf.objects.layout import kind_name
 from pytest_bpf.objects.loaded import type_name
 from pytest_bpf.objects.map import Map
@@ -95,26 +95,6 @@ def find_map(
     return Map.found(fd, btf=_types_of_users(fd))
 
 
-def programs_of(pid: int) -> set[int]:
-    """Return the ids of the programs that a process holds, itself or by what it attached."""
-    held = held_by(pid)
-    by_links = (_program_of_link(number) for kind, number in held if kind == "link")
-    return {
-        *(number for kind, number in held if kind == "program"),
-        *(attachment.program for attachment in attached_by(pid)),
-        *(number for number in by_links if number),
-    }
-
-
-def maps_of(pid: int) -> set[int]:
-    """Return the ids of the maps that a process holds, itself or by its programs."""
-    found_ids = {number for kind, number in held_by(pid) if kind == "map"}
-    for number in programs_of(pid):
-        with ids.borrowed("prog", number) as fd:
-            found_ids.update(map_ids(fd) if fd is not None else ())
-    return found_ids
-
-
 def _only(kind: Kind, wanted: Wanted) -> Match:
     word = found.WORDS[kind]
     if not str(wanted):
@@ -147,7 +127,8 @@ def _candidates(kind: Kind, wanted: Wanted) -> Iterable[int]:
                 f"what is in the kernel cannot be listed ({error.strerror}): it needs "
                 "CAP_SYS_ADMIN; run as root"
             ) from None
-    held = programs_of(wanted.pid) if kind == "prog" else maps_of(wanted.pid)
+    there = inventory([wanted.pid])
+    held = there.programs if kind == "prog" else there.maps
     return sorted(n for n in held if wanted.id in {None, n})
 
 
@@ -177,11 +158,6 @@ def _called(match: Match, name: str) -> bool:
 def _tag(number: int) -> str:
     with ids.borrowed("prog", number) as fd:
         return "" if fd is None else bytes(read_info(fd, ProgramInfo).tag).hex()
-
-
-def _program_of_link(number: int) -> int:
-    with ids.borrowed("link", number) as fd:
-        return 0 if fd is None else int(read_info(fd, LinkInfo).prog_id)
 
 
 def _types_of_users(map_fd: int) -> Btf | None:

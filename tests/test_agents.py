@@ -1,0 +1,351 @@
+"""Whole agents: attached, read, measured and ended, and what they do wrong said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_bpf import AgentError, AttachError, compile_source
+from pytest_bpf.agents import Agents
+from pytest_bpf.kernel import ids
+from pytest_bpf.kernel.held import held
+from pytest_bpf.places import Namespace, PinDirectory
+from pytest_bpf.places.cgroupfs import own
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SOURCES = Path(__file__).parent / "agents"
+
+Command = list[str]
+
+HOOK = "tracepoint:syscalls:sys_enter_sched_get_priority_max"
+
+
+def load(count: int) -> None:
+    """Make a system call that nobody else makes, so often."""
+    for _ in range(count):
+        os.sched_get_priority_max(os.SCHED_OTHER)
+
+
+def gone(pid: int) -> bool:
+    """Say whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.fixture(scope="session")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The command of an agent of our own, in C on libbpf, that reports `load`."""
+    compiler = shutil.which("cc") or shutil.which("clang")
+    if not compiler:
+        pytest.skip("no C compiler for the agent: install gcc or clang")
+    binary = tmp_path_factory.mktemp("agent") / "watch"
+    command = [compiler, "-O1", "-o", str(binary), str(SOURCES / "agent.c"), "-lbpf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"the agent cannot be built, libbpf-dev or libc6-dev is missing: {done.stderr}")
+    return [str(binary), str(compile_source(SOURCES / "watch.bpf.c").object)]
+
+
+@pytest.fixture
+def agents() -> Iterator[Agents]:
+    """Agents that leave nothing: no descriptor, no process, no cgroup."""
+    before, cgroups = held(), set(own().glob("pytest-bpf-*"))
+    with Agents() as started:
+        yield started
+    assert held() == before
+    assert set(own().glob("pytest-bpf-*")) <= cgroups
+    for agent in started.started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(agent.pid, 0)
+
+
+def test_an_agent_is_given_once_it_is_attached(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+    load(3)
+    assert agent.running
+    assert agent.maps["counted"][0].number == 3
+    program = agent.programs["watch_priority_max"]
+    assert program.type == "tracepoint"
+    assert program.verified_insns > 0
+    assert agent.links["watch_priority_max"].attached
+    assert [process.name() for process in agent.processes] == ["watch"]
+    assert agent.printed.wait_for("^event 3$", timeout=5)
+    assert agent.output.startswith("ready\nevent 1\n")
+    agent.stop()
+    assert not agent.running
+    assert agent.output.endswith("bye\n")
+    assert not ids.exists("prog", program.id)
+
+
+def test_what_is_the_agent_s_is_not_taken_apart(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+    with pytest.raises(AttachError, match="is another process's: end that one"):
+        agent.links["watch_priority_max"].detach()
+    with pytest.raises(AttachError, match="was found in the kernel: whoever loaded it"):
+        agent.programs["watch_priority_max"].attach()
+    load(1)
+    assert agent.maps["counted"][0].number == 1
+
+
+def test_an_agent_under_load(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+    cost = agent.under(load, rate=500, seconds=0.4)
+    assert cost.events == 200
+    assert cost.lost == 0
+    assert cost.runs >= 200
+    assert 0 < cost.processes < 1
+    assert 0 < cost.programs < 1
+    assert 1 << 16 < (cost.memory or 0) < 100 << 20, "more than its ring, less than LLVM"
+    assert cost.latency
+    assert cost.latency.count == 200
+    assert 0 < cost.latency.p50 <= cost.latency.p99 < 1e9
+    figures = {figure.metric: figure for figure in cost.figures if figure.subject == "agent watch"}
+    assert set(figures) > {"cpu", "memory", "loss", "latency_p99"}
+    assert figures["loss"].value == 0
+    assert figures["memory"].value == cost.memory
+    assert figures["cpu"].value == pytest.approx(cost.processes + cost.programs)
+    assert len(figures["cpu"].samples) == 10
+    assert str(cost).startswith("watch: 200 events in 0.")
+
+
+def test_an_agent_that_reads_late_has_late_events(agents: Agents, watch: Command) -> None:
+    agent = agents([*watch, "slow"])
+    cost = agent.under(load, rate=200, seconds=0.2)
+    assert cost.lost == 0
+    assert cost.latency
+    assert cost.latency.max > 50e6, "it reads every 200 ms"
+
+
+def test_events_that_found_no_room_are_lost(agents: Agents, watch: Command) -> None:
+    """65,536 bytes hold 4,096 events of 16 bytes with their headers, and nobody reads."""
+    agent = agents([*watch, "slow"])
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        load(4096)
+        with_no_room = agent.under(load, rate=10_000, seconds=0.05, delivered=lambda: 0)
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
+    assert with_no_room.loss == 1
+    figure = next(f for f in with_no_room.figures if f.metric == "loss")
+    assert figure.value == 1
+
+
+def test_what_an_agent_did_not_read_is_not_called_delivered(agents: Agents, watch: Command) -> None:
+    agent = agents([*watch, "slow"])
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        cost = agent.under(load, rate=1000, seconds=0.05, samples=1)
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
+    assert cost.loss is None
+    figure = next(f for f in cost.figures if f.metric == "loss")
+    assert "it had not read all that is in its buffers" in figure.why_not
+
+
+@pytest.mark.parametrize(
+    ("output", "lost"),
+    [
+        ("Lost 12 events\nLost 3 events\n", 15),
+        ("Possibly lost 7 samples\n", 7),
+        ("dropped: 4 records\n", 4),
+        ("lost in the post\n3 events\n", 0),
+    ],
+)
+def test_what_agents_say_they_lost(output: str, lost: int) -> None:
+    from pytest_bpf.agents.counting import LOST, said_lost
+
+    assert said_lost(output, LOST) == lost
+
+
+def test_a_load_that_is_not_its_own(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+    with pytest.raises(AgentError, match=r"none of its programs \(watch_priority_max\) ran under"):
+        agent.under(lambda _: None, rate=100, seconds=0.1)
+
+
+def test_an_agent_in_a_namespace(agents: Agents, watch: Command) -> None:
+    with Namespace("there") as there:
+        agent = agents(watch, namespace=there)
+        inside = Path(f"/proc/{agent.pid}/ns/net").stat().st_ino
+        assert inside == there.inode
+        agent.stop()
+
+
+def test_an_agent_waited_for_by_name_and_output(agents: Agents, watch: Command) -> None:
+    agent = agents(watch, programs=["watch_priority_max"], ready="^ready$")
+    assert list(agent.programs) == ["watch_priority_max"]
+    with pytest.raises(
+        AgentError, match=r"should \(watch_priority_min; it holds watch_priority_max\) within 0.2 s"
+    ):
+        agents(watch, programs=["watch_priority_min"], timeout=0.2)
+    with pytest.raises(AgentError, match=r"did not print what matches 'steady' within 0.2 s"):
+        agents(watch, ready="steady", timeout=0.2)
+
+
+@pytest.mark.skipif(not shutil.which("bpftrace"), reason="no bpftrace; apt install bpftrace")
+@pytest.mark.parametrize("action", ["@ = count();", 'printf("%d\\n", pid);'])
+def test_bpftrace_keeps_the_four_targets(agents: Agents, action: str) -> None:
+    agent = agents(["bpftrace", "-e", f"{HOOK} {{ {action} }}"])
+    cost = agent.under(load, rate=500, seconds=0.5)
+    assert cost.cpu < 0.02, cost
+    assert (cost.memory or 0) < 200e6, cost
+    assert cost.lost == 0, cost
+    assert cost.latency, cost
+    assert cost.latency.p50 < 1e6, "in company its 99th percentile is the company's"
+    assert agent.links.keys() == agent.programs.keys()
+    assert next(iter(agent.links.values())).target == f"tracepoint {HOOK.rpartition(':')[2]}"
+
+
+# -- what agents do wrong ----------------------------------------------------------------------
+
+
+def test_no_such_command(agents: Agents) -> None:
+    with pytest.raises(AgentError, match="cannot start 'no-such-agent': there is no such command"):
+        agents("no-such-agent --verbose")
+    with pytest.raises(AgentError, match="this one is empty"):
+        agents("")
+
+
+def test_an_agent_that_ends_before_it_attaches(agents: Agents, watch: Command) -> None:
+    with pytest.raises(AgentError) as caught:
+        agents([watch[0], "/no/such/object"])
+    assert "agent 'watch' ended before it attached its programs: exit status 1" in str(caught.value)
+    assert str(caught.value).endswith("    cannot load /no/such/object")
+    assert "cannot load" in caught.value.output
+
+
+def test_an_agent_that_loads_nothing(agents: Agents) -> None:
+    with pytest.raises(AgentError, match=r"^agent 'sleep' loaded no program within 0.2 s; it pri"):
+        agents("sleep 1000", timeout=0.2)
+
+
+def test_an_agent_that_loads_and_does_not_attach_is_given_after_a_rest(
+    agents: Agents, watch: Command
+) -> None:
+    agent = agents([*watch, "idle"])
+    assert not agent.links
+    with pytest.raises(AgentError, match="did not attach the programs it should"):
+        agents([*watch, "idle"], programs=1, timeout=0.2)
+
+
+def test_an_agent_that_dies(watch: Command) -> None:
+    agents = Agents()
+    agents([*watch, "die"], programs=0)._rest(5)
+    with pytest.raises(AgentError, match="'watch' died before the test ended: exit status 3"):
+        agents.close()
+
+
+def test_a_dead_agent_is_put_under_no_load(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+    os.kill(agent.pid, signal.SIGKILL)
+    agent._rest(5)
+    with pytest.raises(AgentError, match="ended before it was put under load: killed by SIGKILL"):
+        agent.under(load, rate=100)
+
+
+def test_an_agent_that_may_end_by_itself(agents: Agents, watch: Command) -> None:
+    agent = agents([*watch, "die"], programs=0)
+    assert agent.wait(timeout=5) == 3
+
+
+def test_an_agent_that_ignores_the_signal(watch: Command) -> None:
+    agents = Agents()
+    agent = agents([*watch, "ignore"], grace=0.2)
+    with pytest.raises(AgentError, match=r"'watch' ignored SIGTERM for 0.2 s and was killed; its"):
+        agents.close()
+    assert not agent.running
+
+
+def test_an_agent_that_leaves_a_program(watch: Command) -> None:
+    with PinDirectory() as pins:
+        path = pins.path / "left"
+        agents = Agents()
+        agent = agents([*watch, "pin", str(path)])
+        number = agent.programs["watch_priority_max"].id
+        with pytest.raises(AgentError, match=rf"'watch' left program {number}, map \d+.* in the k"):
+            agents.close()
+        assert ids.exists("prog", number)
+
+
+def test_an_agent_that_is_to_leave_a_program(watch: Command) -> None:
+    with PinDirectory() as pins, Agents() as agents:
+        agents([*watch, "pin", str(pins.path / "left")], keeps=True)
+
+
+def test_an_agent_that_leaves_a_process(watch: Command) -> None:
+    agents = Agents()
+    agent = agents([*watch, "fork"])
+    (child,) = (pid for pid in agent.pids() if pid != agent.pid)
+    with pytest.raises(AgentError, match=rf"left processes running, .* killed: {child} \(watch\)"):
+        agents.close()
+    assert gone(child)
+
+
+# -- in a test of a user -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def user(pytester: pytest.Pytester, watch: Command) -> Callable[..., pytest.RunResult]:
+    def run(text: str, *arguments: str) -> pytest.RunResult:
+        header = f"import os\nWATCH = {watch!r}\n"
+        pytester.makepyfile(header + text)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+    return run
+
+
+def test_the_output_is_in_the_report_of_a_failure(user: Callable[..., pytest.RunResult]) -> None:
+    result = user(
+        "def test_it(bpf_agent):\n"
+        "    agent = bpf_agent(WATCH)\n"
+        "    os.sched_get_priority_max(0)\n"
+        "    assert agent.printed.wait_for('event 1', 5)\n"
+        "    assert not agent.running\n"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*Captured output of agent watch*", "ready", "event 1", "*1 failed*"]
+    )
+
+
+def test_a_fault_is_an_error_of_the_test(user: Callable[..., pytest.RunResult]) -> None:
+    result = user("def test_it(bpf_agent):\n    bpf_agent([*WATCH, 'ignore'], grace=0.1)\n")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["E *AgentError: agent 'watch' ignored SIGTERM for 0.1 s and was*"])
+
+
+def test_no_process_outlives_a_killed_pytest(pytester: pytest.Pytester, watch: Command) -> None:
+    import sys
+
+    told = pytester.path / "pids"
+    pytester.makepyfile(
+        "import pathlib, time\n"
+        "def test_it(bpf_agent):\n"
+        f"    agent = bpf_agent([*{watch!r}, 'fork'])\n"
+        f"    pathlib.Path({str(told)!r}).write_text(' '.join(map(str, agent.pids())) + '\\n')\n"
+        "    time.sleep(1000)\n"
+    )
+    running = subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider"])
+    until = time.monotonic() + 60
+    while not (told.exists() and told.read_text().endswith("\n")):
+        assert time.monotonic() < until
+        assert running.poll() is None
+        time.sleep(0.01)
+    pids = list(map(int, told.read_text().split()))
+    assert len(pids) == 2
+    running.kill()
+    running.wait()
+    while not all(map(gone, pids)):
+        assert time.monotonic() < until, "an agent's process is left"
+        time.sleep(0.01)
