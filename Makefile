@@ -2,15 +2,20 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint wheel bench clean ready
+.PHONY: help demo scoreboard mutants test lint wheel bench clean ready
 
 python  := .venv/bin/python
 as_root := .ci/as-root
-kprobes := code_structure inline_functions early_return string_reading jit
+everywhere := --pyargs bpf_examples -n 2 --bpf-kernel host --bpf-kernel debian --bpf-exact
 
-demo: ready  ## run the reference suites on this kernel, and in a machine those that need kprobes
-	$(as_root) $(python) -m pytest --pyargs bpf_examples --bpf-costs
-	$(as_root) $(python) -m pytest --pyargs $(kprobes:%=bpf_examples.%) --bpf-costs --bpf-kernel debian
+demo: ready  ## run the reference suites on this kernel, and in a machine that counts instructions
+	$(as_root) $(python) -m pytest $(everywhere)
+
+scoreboard: ready  ## the same, and write what became of the guide's claims into docs/
+	$(as_root) $(python) -m pytest $(everywhere) --bpf-claims docs/guide-scoreboard.md
+
+mutants: ready  ## break the programs of the suites, see each suite fail, and write that into docs/
+	$(as_root) $(python) -m bpf_examples.mutate --markdown docs/guide-mutants.md
 
 test: ready lint wheel  ## check the source and the wheel, then run every test on this kernel
 	$(as_root) $(python) -m pytest --junitxml=build/native.xml
@@ -33,7 +38,7 @@ clean:  ## remove all that was made here
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## show this list
-	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 13
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/make \1\t\2/p' Makefile | expand -t 17
 
 ready:
 	@.ci/setup

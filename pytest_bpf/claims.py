@@ -40,7 +40,8 @@ class ClaimError(BpfError, ValueError):
 class Claim:
     """A claim, and what one test on one kernel made of it.
 
-    ``expected`` is the verdict of the marker, ``verdict`` the one of this run, or "not measured".
+    ``expected`` is the verdict of the marker, None where it depends on the machine; ``verdict`` is
+    the one of this run, or "not measured".
     ``measured`` is for the eye: the figures, or why there are none. ``before`` and ``after`` are
     in ``unit``; ``ratio`` is ``after / before``. ``where`` is the kernel's release, and whether its
     time is a count of instructions.
@@ -48,7 +49,7 @@ class Claim:
 
     says: str
     row: int | None = None
-    expected: Verdict = "holds"
+    expected: Verdict | None = "holds"
     verdict: Verdict = "not measured"
     measured: str = ""
     before: float | None = None
@@ -68,9 +69,10 @@ class Claim:
         row, expected = mark.kwargs.get("row"), mark.kwargs.get("verdict", "holds")
         if row is not None and (not isinstance(row, int) or isinstance(row, bool)):
             raise ClaimError(f"bpf_claim({row=}): must be a number, the claim's place in the table")
-        if expected not in get_args(Verdict)[:3]:
+        if expected is not None and expected not in get_args(Verdict)[:3]:
             raise ClaimError(
-                f"bpf_claim(verdict={expected!r}): must be 'holds', 'holds in part' or 'refuted'"
+                f"bpf_claim(verdict={expected!r}): must be 'holds', 'holds in part' or 'refuted', "
+                "or None where it depends on the machine"
             )
         return cls(mark.args[0], row, expected)
 
@@ -120,7 +122,7 @@ class Finding:
         self.claim = found = replace(found, measured="; ".join(filter(None, texts)))
         if not found.measured:
             raise ClaimError("bpf_claim needs what was measured: before= and after=, or a text")
-        if found.verdict != found.expected:
+        if found.expected not in (None, found.verdict):
             raise AssertionError(
                 f"the claim {found.says!r} is {found.verdict!r} here, and not {found.expected!r}: "
                 f"measured {found.measured}"

@@ -16,7 +16,7 @@
 ``btf_type``         a type of the kernel, ``"sk_buff"``, or a member, ``"sk_buff.tstamp"``
 ``config``           ``"CONFIG_BPF_LSM"`` (y or m), or ``{"CONFIG_BPF_LSM": "y"}``
 ``cpus``             the least number of CPUs that this process may use
-``exact``            True: a machine whose time is a count of instructions (``--bpf-exact``)
+``exact``            True: time that counts instructions (``--bpf-exact``); False: a real clock
 ===================  ================================================================
 
 Wherever a name stands, a list or tuple of names may stand. The marks of a test, its class and its
@@ -75,7 +75,7 @@ class Requirements:
     btf_type: tuple[str, ...] = ()
     config: tuple[tuple[str, str], ...] = ()
     cpus: int = 0
-    exact: bool = False
+    exact: bool | None = None
 
     @classmethod
     def parse(cls, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Requirements:
@@ -111,7 +111,7 @@ class Requirements:
             libbpf=self.libbpf & other.libbpf,
             btf=self.btf or other.btf,
             cpus=max(self.cpus, other.cpus),
-            exact=self.exact or other.exact,
+            exact=self.exact if other.exact is None else other.exact,
             **{
                 name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name))))
                 for name in (*_NAMES, "config")
@@ -235,8 +235,9 @@ def _missing(wanted: Requirements) -> Iterator[tuple[str, str]]:
     usable = len(os.sched_getaffinity(0))
     if usable < wanted.cpus:
         yield f"{wanted.cpus} CPUs ({usable} usable here)", ""
-    if wanted.exact and not is_exact():
-        yield "time that counts instructions (--bpf-exact)", ""
+    if wanted.exact not in (None, is_exact()):
+        what = "time that counts instructions (--bpf-exact)" if wanted.exact else "a real clock"
+        yield what, "" if wanted.exact else "time is a count of instructions here"
 
 
 def _unless(answer: Probe, what: str) -> Iterator[tuple[str, str]]:

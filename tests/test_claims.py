@@ -141,6 +141,13 @@ def test_another_verdict_fails_the_test(pytester: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("*raise AssertionError*")
 
 
+def test_where_none_is_expected_any_verdict_will_do(pytester: pytest.Pytester) -> None:
+    text = CLAIMS.replace("7 < 9", "7 > 9").replace("row=2", "row=2, verdict=None")
+    result = session(pytester, text, "-k", "holds")
+    result.assert_outcomes(passed=1)
+    result.stdout.re_match_lines([r"2 +seven is .* refuted +\S"])
+
+
 def test_failure_before_the_measurement_is_no_verdict(pytester: pytest.Pytester) -> None:
     result = session(pytester, CLAIMS.replace("7 < 9", "7 < 1 / 0"), "-k", "holds")
     result.assert_outcomes(failed=1)

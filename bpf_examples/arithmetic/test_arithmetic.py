@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_bpf import Loader, Object
+    from pytest_bpf.claims import Finding
+    from pytest_bpf.costs import Measure
 
 pytestmark = pytest.mark.bpf_requires(program_type="syscall")
 
 BATCH = 4096
+WIDTHS = ["divide_u32", "divide_u64"]
 OVERFLOW = 2**64 // 1049 + 1
 """The first number whose product with 1049 does not fit 64 bits: about 1.76e16."""
 
@@ -62,6 +65,37 @@ def test_shift_by_10_is_two_percent_off(bpf: Loader) -> None:
     approximate = bpf.load("approximate.bpf.c")
     million, *_ = run(approximate, "shift_by_10", batch([10**6]))
     assert million == 10**6 // 1024 == 976  # 1000, it should be
+
+
+@pytest.mark.bpf_claim(
+    "a division is replaced by multiplying and shifting: cheaper, and as good",
+    row=4,
+    verdict="holds in part",
+)
+@pytest.mark.bpf_requires(exact=True)
+def test_cheaper_and_as_good(bpf: Loader, bpf_measure: Measure, bpf_claim: Finding) -> None:
+    before, after = bpf.load("before.bpf.c"), bpf.load("after.bpf.c", programs=WIDTHS)
+    short = bpf.load("approximate.bpf.c")
+    old32, old64, new32, new64, shift, multiply = (
+        bpf_measure(program, program.test_run, batches=9).per_run / BATCH
+        for obj in (before, after, short)
+        for program in obj.programs.values()
+    )
+    expected = [n // 1000 for n in range(BATCH)]
+    bpf_claim(
+        {
+            "exact, 32 bits": new32 < old32,
+            "exact, 64 bits": new64 < old64,
+            "* 1049 >> 20 is cheaper": multiply < old64,
+            "* 1049 >> 20 is as good": run(short, "multiply_by_1049", range(BATCH)) == expected,
+            ">> 10 is cheaper": shift < old64,
+            ">> 10 is as good": run(short, "shift_by_10", range(BATCH)) == expected,
+        },
+        f"u64 {old64:.3g} → {new64:.3g}, * 1049 >> 20 {multiply:.3g}, >> 10 {shift:.3g}",
+        before=old32,
+        after=new32,
+        unit="instructions a number, u32",
+    )
 
 
 def run(obj: Object, program: str, numbers: Sequence[int]) -> Sequence[int]:

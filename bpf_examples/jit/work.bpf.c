@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A thousand steps of arithmetic, of array look-ups and of hash look-ups. */
+/* A thousand steps of arithmetic, of array look-ups, of helper calls and of hash look-ups. */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
@@ -54,6 +54,18 @@ SEC("tc")
 int array(struct __sk_buff *skb)
 {
 	answer = skb->mark + sum_of(&array_map);
+	return 0;
+}
+
+/* A helper that has hardly anything to do: no route, no realm. */
+SEC("tc")
+int helper(struct __sk_buff *skb)
+{
+	__u64 sum = skb->mark;
+
+	for (int i = 0; i < STEPS; i++)
+		sum += bpf_get_route_realm(skb);
+	answer = sum;
 	return 0;
 }
 

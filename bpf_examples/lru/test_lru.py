@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_bpf import Loader, Namespace, Object, Topology
+    from pytest_bpf.claims import Finding
 
 pytestmark = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
 
@@ -68,21 +69,33 @@ def test_connections_of_others_are_not_remembered(
     assert len(obj.maps["connections"]) == 0
 
 
-def test_full_hash_refuses_every_new_connection(bpf: Loader, bpf_netns_pair: Topology) -> None:
+@pytest.mark.usefixtures("one_cpu")
+@pytest.mark.bpf_claim(
+    "a LRU_HASH takes every new connection, and when it is full the oldest goes for it",
+    row=9,
+    verdict="holds in part",
+)
+def test_full_hash_refuses_new_connections_and_lru_hash_none(
+    bpf: Loader, bpf_netns_pair: Topology, bpf_claim: Finding
+) -> None:
     left, right = bpf_netns_pair
-    before = attach(bpf, "before.bpf.c", left, capacity=100)
+    before, after = (attach(bpf, f"{w}.bpf.c", left, capacity=100) for w in ("before", "after"))
     cookies = connect(left, right, 300)
     assert before.globals["refused"] == 200
     assert set(before.maps["connections"]) == set(cookies[:100])
-
-
-def test_full_lru_hash_refuses_none(bpf: Loader, bpf_netns_pair: Topology) -> None:
-    left, right = bpf_netns_pair
-    after = attach(bpf, "after.bpf.c", left, capacity=100)
-    cookies = connect(left, right, 300)
-    assert after.globals["refused"] == 0
-    assert cookies[-1] in after.maps["connections"]
     assert set(after.maps["connections"]) <= set(cookies)
+    larger = bpf.load("after.bpf.c", max_entries={"connections": 1000}).maps["connections"]
+    larger.update(dict.fromkeys(range(1000), (0, 0)))
+    bpf_claim(
+        {
+            "takes every new one": cookies[-1] in after.maps["connections"],
+            "nothing goes before it is full": len(larger) == 1000,
+        },
+        f"of 1,000 keys in room for 1,000, {len(larger)} are left",
+        before=before.globals["refused"],
+        after=after.globals["refused"],
+        unit="of 300 connections refused",
+    )
 
 
 def test_full_lru_hash_keeps_nearly_its_capacity(bpf: Loader, bpf_netns_pair: Topology) -> None:

@@ -7,6 +7,7 @@ machine disturbs both.
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ import pytest
 from pytest_bpf import MapError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_bpf import Loader, Object
+    from pytest_bpf.claims import Finding
+    from pytest_bpf.costs import Measure
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
 
@@ -24,6 +29,8 @@ ROOM = 4 * KEYS
 ARRAYS = ["array", "percpu_array"]
 HASHES = ["hash", "percpu_hash", "lru_hash"]
 FRAME = bytes(64)
+LIMITS = {"lookup": 100, "update": 200}
+"""ns of one, that the guide allows."""
 
 
 @pytest.mark.parametrize("name", ARRAYS + HASHES)
@@ -91,6 +98,48 @@ def test_lru_update_costs_more_than_hash_update(bpf: Loader) -> None:
     assert cost["lru_hash_update"] >= 1.3 * cost["hash_update"]
 
 
+@pytest.mark.bpf_claim("a look-up in an ARRAY is the fastest", row=6)
+@pytest.mark.bpf_requires(exact=True)
+def test_array_is_the_fastest(bpf: Loader, bpf_measure: Measure, bpf_claim: Finding) -> None:
+    cost: dict[str, dict[str, float]] = {does: {} for does in LIMITS}
+    for name in ARRAYS + HASHES:
+        obj = load(bpf, name)
+        obj.maps[name].update(dict.fromkeys(range(KEYS), 1))
+        for does in LIMITS:
+            program = obj.programs[f"{name}_{does}"]
+            run = bpf_measure(program, partial(program.test_run, FRAME), batches=9)
+            cost[does][name] = run.per_run / KEYS
+    lookup, update = cost.values()
+    assert lookup["percpu_array"] <= 0.3 * lookup["hash"]
+    assert update["lru_hash"] >= 1.3 * update["hash"]
+    least = min(HASHES, key=lookup.__getitem__)
+    bpf_claim(
+        lookup["array"] <= 0.3 * lookup[least],
+        "; ".join(f"{does} {shown(each)}" for does, each in cost.items()),
+        before=lookup[least],
+        after=lookup["array"],
+        unit="instructions",
+    )
+
+
+@pytest.mark.bpf_claim(
+    "a look-up takes less than 100 ns, an update less than 200 ns", row=6, verdict=None
+)
+@pytest.mark.bpf_requires(exact=False)
+def test_time_of_look_ups_and_updates(bpf: Loader, bpf_claim: Finding) -> None:
+    names = ARRAYS + HASHES
+    cost = costs(bpf, *(f"{name}_{does}" for does in LIMITS for name in names))
+    ns = {does: {name: cost[f"{name}_{does}"] / KEYS for name in names} for does in LIMITS}
+    bpf_claim(
+        {
+            f"{does}, {name.upper()}": ns[does][name] < limit
+            for does, limit in LIMITS.items()
+            for name in names
+        },
+        "; ".join(f"{does} {shown(ns[does])} ns" for does in LIMITS),
+    )
+
+
 @pytest.mark.bpf_requires(program_type="raw_tracepoint", cpus=2)
 def test_percpu_time_stamps_go_stale_when_a_thread_migrates(bpf: Loader) -> None:
     obj = bpf.load("migration.bpf.c")
@@ -107,6 +156,11 @@ def test_percpu_time_stamps_go_stale_when_a_thread_migrates(bpf: Loader) -> None
 def load(bpf: Loader, name: str) -> Object:
     """Load one type of map, with its two programs."""
     return bpf.load("types.bpf.c", programs=[f"{name}_lookup", f"{name}_update"])
+
+
+def shown(cost: Mapping[str, float]) -> str:
+    """Return the costs by type for the eye."""
+    return ", ".join(f"{name.upper()} {each:.3g}" for name, each in cost.items())
 
 
 def costs(bpf: Loader, *programs: str) -> dict[str, float]:

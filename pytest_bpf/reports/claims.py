@@ -43,8 +43,8 @@ def claim_lines(claims: Iterable[Claim]) -> list[Line]:
     for claim in claims:
         grouped.setdefault((claim.row, claim.says), []).append(claim)
     last = 1 + max((row for row, _ in grouped if row is not None), default=0)
-    ordered = sorted(grouped.items(), key=lambda of: last if of[0][0] is None else of[0][0])
-    return [line for _, of_one in ordered for line in _lines(of_one)]
+    order = sorted(grouped, key=lambda of: (last if of[0] is None else of[0], of[1]))
+    return [line for of_one in order for line in _lines(grouped[of_one])]
 
 
 def claims_table(lines: Sequence[Line], width: int) -> list[str]:
@@ -68,7 +68,7 @@ def _lines(claims: Sequence[Claim]) -> list[Line]:
     measured = [claim for claim in claims if claim.verdict != "not measured"]
     by_verdict: dict[str, list[Claim]] = {}
     for claim in measured or claims:
-        as_expected = claim.verdict in ("not measured", claim.expected)
+        as_expected = claim.verdict == "not measured" or claim.expected in (None, claim.verdict)
         verdict = claim.verdict if as_expected else f"{claim.verdict}, not {claim.expected!r}"
         by_verdict.setdefault(verdict, []).append(claim)
     return [_line(verdict, of_one) for verdict, of_one in by_verdict.items()]

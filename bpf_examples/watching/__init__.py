@@ -1,0 +1,1 @@
+"""What perf and bpftool show by hand, as values of a test."""
