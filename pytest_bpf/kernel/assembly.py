@@ -7,11 +7,22 @@ values, 10 is the end of the stack. The codes are those of ``uapi/linux/bpf.h``.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LOOKUP, UPDATE = 1, 2
 """The helpers ``bpf_map_lookup_elem`` and ``bpf_map_update_elem``."""
 
-PSEUDO_MAP_FD = 1
+PSEUDO_MAP_FD, PSEUDO_KFUNC, PSEUDO_FUNC = 1, 2, 4
+"""What a number stands for: a map by descriptor, a kernel function by type, a function here."""
+
+EQUAL, DIFFERENT, GREATER = 0x1D, 0x5D, 0x6D
+"""Comparisons of two registers; `GREATER` is signed."""
+
+_READ = {1: 0x71, 2: 0x69, 4: 0x61, 8: 0x79}
+_WRITE = {1: 0x73, 2: 0x6B, 4: 0x63, 8: 0x7B}
 
 
 def _instruction(code: int, to: int = 0, of: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -34,6 +45,48 @@ def add(to: int, value: int) -> bytes:
     return _instruction(0x07, to, value=value)
 
 
+def plus(to: int, of: int) -> bytes:
+    """``to += of``, another register."""
+    return _instruction(0x0F, to, of)
+
+
+def times(to: int, value: int) -> bytes:
+    """``to *= value``."""
+    return _instruction(0x27, to, value=value)
+
+
+def masked(to: int, of: int) -> bytes:
+    """``to &= of``, another register."""
+    return _instruction(0x5F, to, of)
+
+
+def read(to: int, of: int, offset: int, size: int = 8) -> bytes:
+    """``to = *(of + offset)``, of 1, 2, 4 or 8 bytes."""
+    return _instruction(_READ[size], to, of, offset)
+
+
+def write(to: int, offset: int, of: int, size: int = 8) -> bytes:
+    """``*(to + offset) = of``, of 1, 2, 4 or 8 bytes."""
+    return _instruction(_WRITE[size], to, of, offset)
+
+
+def widths(size: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, width) of the words that ``size`` bytes are moved in."""
+    done = 0
+    while done < size:
+        width = next(width for width in (8, 4, 2, 1) if width <= size - done)
+        yield done, width
+        done += width
+
+
+def copy_bytes(to: int, offset: int, of: int, size: int, through: int) -> bytes:
+    """Copy ``size`` bytes from ``of`` to ``to + offset``, ``through`` a register."""
+    return b"".join(
+        read(through, of, at, width) + write(to, offset + at, through, width)
+        for at, width in widths(size)
+    )
+
+
 def store(offset: int, value: int) -> bytes:
     """Put 8 bytes with a small number on the stack, ``offset`` (below 0) from its end."""
     return _instruction(0x7A, 10, offset=offset, value=value)
@@ -49,6 +102,11 @@ def load_map(to: int, fd: int) -> bytes:
     return _instruction(0x18, to, PSEUDO_MAP_FD, value=fd) + _instruction(0)
 
 
+def load_function(to: int, behind: bytes) -> bytes:
+    """``to`` = the function that begins ``behind`` these instructions, which follow."""
+    return _instruction(0x18, to, PSEUDO_FUNC, value=length(behind) + 1) + _instruction(0) + behind
+
+
 def call(helper: int) -> bytes:
     """``r0 = helper(r1, ...)``."""
     return _instruction(0x85, value=helper)
@@ -56,12 +114,43 @@ def call(helper: int) -> bytes:
 
 def otherwise(register: int, done: bytes) -> bytes:
     """Do ``done`` when ``register`` is 0."""
-    return _instruction(0x55, register, offset=len(done) // 8) + done
+    return _instruction(0x55, register, offset=length(done)) + done
+
+
+def unless(comparison: int, left: int, right: int, done: bytes) -> bytes:
+    """Do ``done`` unless a comparison of two registers holds."""
+    return _instruction(comparison, left, right, length(done)) + done
+
+
+def either(comparison: int, left: int, right: int, done: bytes, other: bytes) -> bytes:
+    """Do ``other`` when a comparison of two registers holds, and ``done`` when not."""
+    over = _instruction(0x05, offset=length(other))
+    return unless(comparison, left, right, done + over) + other
+
+
+def repeat(register: int, turns: int, done: bytes) -> bytes:
+    """Do ``done`` so many times; ``register`` counts from 0."""
+    done += add(register, 1)
+    return (
+        move(register, 0)
+        + done
+        + _instruction(0xA5, register, offset=-length(done) - 1, value=turns)
+    )
+
+
+def call_kfunc(type_id: int) -> bytes:
+    """Call a function of the kernel by its type in the kernel's BTF."""
+    return _instruction(0x85, of=PSEUDO_KFUNC, value=type_id)
 
 
 def leave() -> bytes:
     """Return r0."""
     return _instruction(0x95)
+
+
+def length(code: bytes) -> int:
+    """Return how many instructions these are, a `load_map` being two."""
+    return len(code) // 8
 
 
 RETURN_0 = move(0, 0) + leave()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.kernel.c_types import Array, Enumeration, Float, Int, Pointer, Struct
-from pytest_bpf.kernel.decoding import decoder, is_bytes, is_char, named_values
+from pytest_bpf.kernel.decoding import bit_field, decoder, is_bytes, is_char, named_values
 from pytest_bpf.kernel.records import record_class
 
 if TYPE_CHECKING:
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_bpf.kernel.c_types import Type
+    from pytest_bpf.kernel.c_types import Member, Type
 
 _NUMBERS = frozenset("biuf")
 """The kinds of dtype whose values Python has itself."""
 
+_WORDS = frozenset({1, 2, 4})
+"""Bytes of the words that bit-fields are taken from in bulk; wider ones overflow a number."""
+
 
 def decode_all(of: Type, array: np.ndarray[Any, Any]) -> list[Any]:
     """Return what `decoder` makes of each element of a one-dimensional array of ``dtype(of)``."""
-    with _no_collection():
-        return _column(of, array)
+    with collector_off():
+        return _column(of, array) if len(array) else []
 
 
 def _column(of: Type, array: np.ndarray[Any, Any]) -> list[Any]:
@@ -35,14 +39,35 @@ def _column(of: Type, array: np.ndarray[Any, Any]) -> list[Any]:
         return [named.get(value, value) for value in array.tolist()]
     if isinstance(of, Array) and of.size:
         return _arrays(of, array)
-    if isinstance(of, Struct) and of.size:
+    if isinstance(of, Struct) and of.size and of.members:
         members = list(of.flat_members())
-        if members and not any(member.bit_size for member in members):
-            made = record_class(of.name, tuple(member.name for member in members))
-            columns = (_column(member.type, array[member.name]) for member in members)
-            return list(map(made, zip(*columns, strict=True)))
+        made = record_class(of.name, tuple(member.name for member in members))
+        columns = (_member(of, member, array) for member in members)
+        return list(map(made, zip(*columns, strict=True)))
+    return _one_by_one(of, array)
+
+
+def _one_by_one(of: Type, array: np.ndarray[Any, Any]) -> list[Any]:
     decode, data = decoder(of), array.tobytes()
     return [decode(data, at * of.size) for at in range(len(array))]
+
+
+def _member(of: Struct, member: Member, array: np.ndarray[Any, Any]) -> list[Any]:
+    if not member.bit_size:
+        return _column(member.type, array[member.name])
+    first, shift, size = bit_field(member)
+    if size not in _WORDS:
+        return [value for (value,) in _one_by_one(replace(of, members=(member,)), array)]
+    whole = array.tobytes()
+    word = array.__class__((len(array),), f"u{size}", whole, first, (of.size,))
+    value = (word >> shift) & ((1 << member.bit_size) - 1)
+    if getattr(member.type, "boolean", False):
+        return list(value.astype(bool).tolist())
+    if getattr(member.type, "signed", False):
+        sign = 1 << (member.bit_size - 1)
+        value = (value.astype("i8") ^ sign) - sign
+    named = named_values(member.type)
+    return [named.get(v, v) for v in value.tolist()] if named else list(value.tolist())
 
 
 def _arrays(of: Array, array: np.ndarray[Any, Any]) -> list[Any]:
@@ -58,7 +83,7 @@ def _arrays(of: Array, array: np.ndarray[Any, Any]) -> list[Any]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
     """Keep the garbage collector from looking through what is being made, again and again."""
     enabled = gc.isenabled()
     gc.disable()

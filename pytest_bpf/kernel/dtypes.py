@@ -40,6 +40,18 @@ def dtype(of: Type) -> np.dtype[Any]:
     return np.dtype(f"V{of.size}")
 
 
+def element_dtype(key_size: int, value_size: int, cpus: int = 0) -> np.dtype[Any]:
+    """Return the dtype of an untyped element: ``key`` and ``value``, with nothing between.
+
+    ``value`` has one for each of ``cpus``, unless that is 0. Sizes are in bytes; those that a
+    processor moves in one go are unsigned numbers, which numpy copies faster.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    key, value = (f"u{size}" if size in _NATIVE else f"V{size}" for size in (key_size, value_size))
+    return np.dtype([("key", key), ("value", value, (cpus,) if cpus else ())])
+
+
 def _struct_dtype(of: Struct) -> np.dtype[Any]:
     import numpy as np  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""A map's elements as bytes: one call of bpf(2) each, and many at once where the kernel can.
+"""A map's elements as bytes, one call of bpf(2) each; many: :mod:`pytest_bpf.kernel.batches`.
 
 Every function takes the map's file descriptor and raises `OSError` with the kernel's code; what a
 code means for a kind of map is not decided here.
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
 ANY, NOEXIST, EXIST = range(3)
 """``BPF_ANY``, ``BPF_NOEXIST``, ``BPF_EXIST``: the flags of an update."""
-
-
-BATCH = 1 << 20
-"""Bytes of keys and values that one batch takes."""
-
-NOT_SUPPORTED = 524
-"""The kernel's own ENOTSUPP, which has no name outside of it."""
 
 
 @cache
@@ -69,7 +62,10 @@ def delete(fd: int, key: bytes) -> None:
 
 
 def keys(fd: int, size: int) -> Iterator[bytes]:
-    """Yield the keys of ``size`` bytes, one call each; see `snapshot` for many at once."""
+    """Yield the keys of ``size`` bytes, one call each.
+
+    When the key that it stands on is deleted meanwhile, it begins again.
+    """
     following = ctypes.create_string_buffer(size)
     key: bytes | None = None
     while True:
@@ -81,54 +77,3 @@ def keys(fd: int, size: int) -> Iterator[bytes]:
             raise
         key = following.raw
         yield key
-
-
-def snapshot(fd: int, key_size: int, value_size: int, max_entries: int) -> tuple[bytes, bytes, int]:
-    """Return all keys and all values, each end to end, and how many there are.
-
-    By batches where the kernel has them (5.6) for this kind of map, one by one else. A map that
-    changes meanwhile gives each element as it was at some moment, and elements that stayed exactly
-    once.
-    """
-    try:
-        return _batches(fd, key_size, value_size, max_entries)
-    except OSError as error:
-        if error.errno not in {errno.ENOTSUP, errno.EINVAL, NOT_SUPPORTED}:
-            raise
-    found: dict[bytes, bytes] = {}
-    for key in keys(fd, key_size):
-        try:
-            found[key] = lookup(fd, key, value_size)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-    return b"".join(found), b"".join(found.values()), len(found)
-
-
-def _batches(fd: int, key_size: int, value_size: int, max_entries: int) -> tuple[bytes, bytes, int]:
-    size = max(1, min(max_entries, max(BATCH // (key_size + value_size), 64)))
-    position = ctypes.create_string_buffer(max(key_size, 8))
-    all_keys, all_values, total = [], [], 0
-    started = False
-    while True:
-        found = ctypes.create_string_buffer(size * key_size)
-        values = ctypes.create_string_buffer(size * value_size)
-        count = ctypes.c_uint32(size)
-        into = (position, found, values, ctypes.byref(count), None)
-        try:
-            libbpf.call("bpf_map_lookup_batch", fd, position if started else None, *into)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:  # a bucket holds more than fits: nothing was taken
-                size *= 2
-                continue
-            if error.errno != errno.ENOENT:
-                raise
-            finished = True
-        else:
-            finished = False
-        started = True
-        total += count.value
-        all_keys.append(ctypes.string_at(found, count.value * key_size))
-        all_values.append(ctypes.string_at(values, count.value * value_size))
-        if finished:
-            return b"".join(all_keys), b"".join(all_values), total

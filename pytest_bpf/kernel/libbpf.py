@@ -105,6 +105,11 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
         *(c_int, c_int, c_void_p, c_void_p, c_void_p, c_void_p),
         *(POINTER(c_uint32), c_void_p),
     ),
+    "bpf_map_update_batch": (
+        *(c_int, c_int, c_void_p, c_void_p),
+        *(POINTER(c_uint32), c_void_p),
+    ),
+    "bpf_map_delete_batch": (c_int, c_int, c_void_p, POINTER(c_uint32), c_void_p),
     "bpf_obj_pin": (c_int, c_int, c_char_p),
     "bpf_obj_get": (c_int, c_char_p),
     "bpf_obj_get_info_by_fd": (c_int, c_int, c_void_p, POINTER(c_uint32)),
@@ -127,6 +132,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_enable_stats": (c_int, c_int),
     "bpf_raw_tracepoint_open": (c_int, c_char_p, c_int),
     # bpf/btf.h
+    "bpf_btf_load": (c_int, c_void_p, c_size_t, c_void_p),
     "btf__free": (None, c_void_p),
     "btf__load_vmlinux_btf": (c_void_p,),
     "btf__load_from_kernel_by_id": (c_void_p, c_uint32),

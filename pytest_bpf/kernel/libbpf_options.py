@@ -93,6 +93,23 @@ class MultiOptions(_Options):
     )
 
 
+class MapOptions(_Options):
+    """``struct bpf_map_create_opts``."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key_type_id", c_uint32),
+        ("btf_value_type_id", c_uint32),
+        ("btf_vmlinux_value_type_id", c_uint32),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+        ("map_extra", c_uint64),
+        ("numa_node", c_uint32),
+        ("map_ifindex", c_uint32),
+    )
+
+
 class LoadOptions(_Options):
     """``struct bpf_prog_load_opts``."""
 

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.errors import MapError, ValueTypeError
 from pytest_bpf.kernel import elements, libbpf
 from pytest_bpf.kernel.btf import Int, Opaque, Struct, Type
+from pytest_bpf.kernel.dtypes import dtype
 from pytest_bpf.kernel.values import codec
 from pytest_bpf.objects.handles import descriptor
 from pytest_bpf.objects.percpu import PerCPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
 
     from pytest_bpf.kernel.info import MapInfo
 
@@ -56,8 +59,13 @@ class Layout:
         """Whether each key has one value per possible CPU."""
         return self.kind in PER_CPU
 
+    @property
+    def cpus(self) -> int:
+        """How many values a key has; 0 where they are no tuple of one for each possible CPU."""
+        return elements.possible_cpus() if self.per_cpu else 0
+
     @cached_property
-    def _address(self) -> bool:
+    def keys_are_networks(self) -> bool:
         """Whether the keys are prefixes of IP addresses, as far as their size tells."""
         data = self.key.size - 4
         if isinstance(self.key, Struct):
@@ -72,7 +80,15 @@ class Layout:
     @cached_property
     def stride(self) -> int:
         """Bytes that the kernel copies for one key's value, of all CPUs together."""
-        return self.step * elements.possible_cpus() if self.per_cpu else self.step
+        return self.step * (self.cpus or 1)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The elements of a snapshot: ``key`` and ``value``, the latter one for each CPU."""
+        import numpy as np  # noqa: PLC0415 (90 ms, and only for whoever asks for arrays)
+
+        cpus = (self.cpus,) if self.per_cpu else ()
+        return np.dtype([("key", dtype(self.key)), ("value", dtype(self.value), cpus)])
 
     @contextmanager
     def key_bytes(self, key: Any) -> Iterator[bytes | None]:
@@ -102,7 +118,7 @@ class Layout:
 
     def decode_key(self, raw: bytes) -> Any:
         """Return a key; one of an LPM trie as an IP network where it has the size of one."""
-        if self._address:
+        if self.keys_are_networks:
             return ipaddress.ip_network((raw[4:], *struct.unpack_from("=I", raw)), strict=False)
         return codec(self.key).decode(raw, 0)
 
@@ -114,7 +130,7 @@ class Layout:
         return decode(raw, 0)
 
     def _each_cpu(self, value: Any, what: str) -> Iterator[bytes]:
-        cpus = elements.possible_cpus()
+        cpus = self.cpus
         each = list(value) if isinstance(value, (PerCPU, list)) else [value] * cpus
         if len(each) != cpus:
             raise MapError(f"{what}: {len(each)} values given, there are {cpus} possible CPUs")

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
-from pytest_bpf.kernel import elements, libbpf
+from pytest_bpf.kernel import batches, elements, libbpf
 from pytest_bpf.kernel.btf import Btf, Struct, Type, in_kernel, map_types
 from pytest_bpf.kernel.info import MapInfo, memlock, read_info
 from pytest_bpf.objects import found
+from pytest_bpf.objects.contents import Contents
 from pytest_bpf.objects.events import Events, event_type
 from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
 from pytest_bpf.objects.map_errors import explained
 from pytest_bpf.objects.percpu import PerCPU, add
+from pytest_bpf.objects.reading import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
     from pytest_bpf.objects.events import Buffer
@@ -67,6 +67,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self.value_size: int = info.value_size
         self.max_entries: int = info.max_entries
         self.flags: int = info.map_flags
+        self._reads = Reader(self.layout, self.max_entries, self.flags)
 
     @classmethod
     def from_id(cls, map_id: int) -> Map:
@@ -159,10 +160,10 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
                 raise self._failed(error, "deletion", key) from None
 
     def __iter__(self) -> Iterator[Any]:
-        return (self.layout.decode_key(key) for key, _ in self.raw_items())
+        return iter(self.copy())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.raw_items())
+        return len(self.copy())
 
     def __contains__(self, key: object) -> bool:
         if self.type == "bloom_filter":
@@ -176,28 +177,41 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     def items(self) -> Any:
         """Return (key, value) pairs, read in bulk."""
-        decode = self.layout.decode_key
-        return [(decode(key), self._value(value)) for key, value in self.raw_items()]
+        return self.copy().items()
 
     def values(self) -> Any:
         """Return the values, read in bulk."""
-        return [self._value(value) for _, value in self.raw_items()]
+        return self.copy().values()
+
+    def copy(self) -> Contents:
+        """Return what is in the map now as a mapping of its own, read in bulk.
+
+        While the map changes, each element that stayed is in it once, with a value that it had at
+        some moment; those that came or went may be in it or not.
+        """
+        self._keyed()
+        if self.type in EVENT_MAPS:
+            raise MapError(f"map {self.name!r} is a {self.type}: read it by events()")
+        try:
+            read = self._reads.read(lambda: self.fd)
+        except OSError as error:
+            raise self._failed(error, "reading") from None
+        return Contents(self.layout, read, Map.from_id if self.type in MAPS_OF_MAPS else None)
 
     def clear(self) -> None:
         """Delete every key; the elements of an array cannot be deleted and are set to zero."""
-        zero = bytes(self.layout.stride) if self.type in {"array", "percpu_array"} else None
-        for key, _ in list(self.raw_items()):
-            try:
-                if zero is None:
-                    elements.delete(self.fd, key)
-                else:
-                    elements.update(self.fd, key, zero)
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    raise self._failed(error, "clearing") from None
+        found = self.copy()
+        keys = b"".join(key for key, _ in found.raw_items())
+        try:
+            if self.type in {"array", "percpu_array"}:
+                batches.update(self.fd, keys, bytes(self.layout.stride * len(found)), len(found))
+            else:
+                batches.delete(self.fd, keys, len(found))
+        except OSError as error:
+            raise self._failed(error, "clearing") from None
 
     def __eq__(self, other: object) -> bool:
-        return dict(self.items()) == other if isinstance(other, Mapping) else NotImplemented
+        return self.copy() == other if isinstance(other, Mapping) else NotImplemented
 
     def __bool__(self) -> bool:
         return len(self) > 0 if self.type not in KEYLESS | EVENT_MAPS else True
@@ -281,13 +295,31 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         return self._reader
 
     def snapshot(self) -> np.ndarray[Any, Any]:
-        """Return the whole map in one go as a structured array with ``key`` and ``value``.
+        """Return what is in the map now as a structured array with ``key`` and ``value``.
 
-        Shape ``(n,)``; for a per-CPU map ``value`` has shape ``(n, possible CPUs)``.
+        Shape ``(n,)``; for a per-CPU map ``value`` has shape ``(n, possible CPUs)``. It is a copy
+        and stays as it is. What it promises of a map that changes is said with `copy`.
         """
-        from pytest_bpf.objects.snapshots import as_array  # noqa: PLC0415 (numpy, when asked for)
+        return self.copy().array
 
-        return as_array(self.layout, *self._content())
+    def view(self) -> np.ndarray[Any, Any]:
+        """Return the values of a mmapable array where they lie: read-only, and always as they are.
+
+        Shape ``(max_entries,)``. Nothing is copied, and what programs write shows at once. It stays
+        usable after the map is closed, whose memory lives as long as a view does. Raises `MapError`
+        unless the map is an array with ``BPF_F_MMAPABLE``.
+        """
+        from pytest_bpf.kernel.dtypes import dtype  # noqa: PLC0415 (numpy, when asked for)
+
+        if not self._reads.mappable:
+            raise MapError(
+                f"map {self.name!r} ({self.type}) has no memory to look at: that takes an array "
+                "with __uint(map_flags, BPF_F_MMAPABLE); snapshot() copies any map"
+            )
+        try:
+            return self._reads.memory(self.fd).view(dtype(self.layout.value))
+        except OSError as error:
+            raise self._failed(error, "mapping its memory") from None
 
     def freeze(self) -> None:
         """Forbid further changes from user space, for good (``BPF_MAP_FREEZE``)."""
@@ -310,15 +342,14 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) as bytes, read in bulk; of a per-CPU map all CPUs' values at once."""
-        keys, values, count = self._content()
-        k, v = self.key_size, self.layout.stride
-        return ((keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count))
+        return self.copy().raw_items()
 
     def close(self) -> None:
         """End the readers of events and forget the descriptor; the map stays with its maker."""
         if self._reader is not None:
             self._reader.close()
         self._fd = -1
+        self._reads.close()
         if self._release is not None:
             self._release()
 
@@ -328,15 +359,6 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         from pytest_bpf.objects.buffers import opened  # noqa: PLC0415 (numpy, when asked for)
 
         return opened(self, of.size if of else 0, every, size)
-
-    def _content(self) -> tuple[bytes, bytes, int]:
-        self._keyed()
-        if self.type in EVENT_MAPS:
-            raise MapError(f"map {self.name!r} is a {self.type}: read it by events()")
-        try:
-            return elements.snapshot(self.fd, self.key_size, self.layout.stride, self.max_entries)
-        except OSError as error:
-            raise self._failed(error, "reading") from None
 
     def _keyed(self) -> None:
         if self.type in KEYLESS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.elements import NOT_SUPPORTED
+from pytest_bpf.kernel.batches import LACKING
 from pytest_bpf.objects.layout import INDEXED
 
 
@@ -19,6 +19,6 @@ def explained(code: int, kind: str, max_entries: int) -> str | None:
         return "the key exists already and the flag is 'noexist' (EEXIST)"
     if code == errno.EPERM:
         return "the kernel forbids it for this map: it is frozen or read-only (EPERM)"
-    if code in {errno.EINVAL, errno.ENOTSUP, NOT_SUPPORTED}:
+    if code in LACKING:
         return f"a {kind} does not do that from user space ({libbpf.reason(code)})"
     return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import RunError, ValueTypeError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.elements import NOT_SUPPORTED
+from pytest_bpf.kernel.batches import NOT_SUPPORTED
 from pytest_bpf.kernel.libbpf_options import RunOptions
 from pytest_bpf.kernel.values import codec
 

@@ -1,0 +1,187 @@
+"""Many elements of a map at once, as bytes end to end: by batches where the kernel has them (5.6).
+
+Every function takes the map's file descriptor and raises `OSError` with the kernel's code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pytest_bpf.kernel import elements, libbpf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+BATCH = 1 << 20
+"""Bytes of keys and values that one batch takes."""
+
+NOT_SUPPORTED = 524
+"""The kernel's own ENOTSUPP, which has no name outside of it."""
+
+LACKING = frozenset({errno.ENOTSUP, errno.EINVAL, NOT_SUPPORTED})
+"""What a kernel says that has no batches for this kind of map."""
+
+RESTARTS = 100
+"""How often reading one by one may be sent back to the beginning by deletions."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Keys and values, each end to end, and how many there are; of all CPUs in a per-CPU map."""
+
+    keys: bytes
+    values: bytes
+    count: int
+
+
+_T = TypeVar("_T")
+
+
+class PartlyDoneError(OSError):
+    """A call that failed in the middle: the first ``done`` elements were written or deleted."""
+
+    def __init__(self, error: OSError, done: int) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.done = done
+
+
+def read(fd: int, key_size: int, value_size: int, max_entries: int) -> Content:
+    """Return all elements: by batches, or one by one where there are none for this kind of map.
+
+    Batches take each bucket of a hash map under its lock.
+    """
+    try:
+        return joined(by_batches(fd, key_size, value_size, max_entries))
+    except OSError as error:
+        if error.errno not in LACKING:
+            raise
+    return one_by_one(fd, key_size, value_size)
+
+
+def by_batches(
+    fd: int, key_size: int, value_size: int, max_entries: int, most: int | None = None
+) -> Iterator[Content]:
+    """Yield the elements, batch by batch; ENOTSUPP and the like where there are no batches.
+
+    A batch is of ``most`` elements or, when that is None, of about `BATCH` bytes.
+    """
+    size = max(1, min(max_entries, most or max(BATCH // (key_size + value_size), 64)))
+    position = ctypes.create_string_buffer(max(key_size, 8))
+    before = None
+    while True:
+        found = (ctypes.c_char * (size * key_size))()
+        values = (ctypes.c_char * (size * value_size))()
+        count = ctypes.c_uint32(size)
+        into = (position, found, values, ctypes.byref(count), None)
+        finished = False
+        try:
+            libbpf.call("bpf_map_lookup_batch", fd, before, *into)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # a bucket holds more than fits: nothing was taken
+                size *= 2
+                continue
+            if error.errno != errno.ENOENT:
+                raise
+            finished = True
+        keys = ctypes.string_at(found, count.value * key_size)
+        yield Content(keys, ctypes.string_at(values, count.value * value_size), count.value)
+        if finished:
+            return
+        before = position
+
+
+def joined(parts: Iterable[Content]) -> Content:
+    """Return several contents as one."""
+    listed = list(parts)
+    keys, values = (b"".join(getattr(part, of) for part in listed) for of in ("keys", "values"))
+    return Content(keys, values, sum(part.count for part in listed))
+
+
+def one_by_one(fd: int, key_size: int, value_size: int) -> Content:
+    """Return all elements by a call for each key and each value.
+
+    Raises EAGAIN when keys are deleted faster than they can be read.
+    """
+    found: dict[bytes, bytes] = {}
+    again = 0
+    for key in elements.keys(fd, key_size):
+        again += key in found
+        if again > RESTARTS * (1 + len(found)):
+            raise OSError(errno.EAGAIN, "keys are deleted faster than they can be read one by one")
+        try:
+            found[key] = elements.lookup(fd, key, value_size)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+    return Content(b"".join(found), b"".join(found.values()), len(found))
+
+
+def update(fd: int, keys: bytes, values: bytes, count: int, flags: int = elements.ANY) -> None:
+    """Write ``count`` elements in order; `PartlyDoneError` at the first that is refused.
+
+    Flags other than `elements.ANY` are no matter of batches: these are written one by one.
+    """
+    if not count:
+        return
+    if flags == elements.ANY:
+        done = ctypes.c_uint32(count)
+        try:
+            libbpf.call("bpf_map_update_batch", fd, keys, values, ctypes.byref(done), None)
+        except OSError as error:
+            if error.errno not in LACKING:
+                raise PartlyDoneError(error, done.value) from None
+        else:
+            return
+    k, v = len(keys) // count, len(values) // count
+    _each(
+        [(keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count)],
+        lambda element: elements.update(fd, *element, flags),
+    )
+
+
+def delete(fd: int, keys: bytes, count: int) -> int:
+    """Delete ``count`` keys in order, pass over those that are missing, return how many were there.
+
+    Raises `PartlyDoneError` at the first that is refused.
+    """
+    if not count:
+        return 0
+    size, at, deleted = len(keys) // count, 0, 0
+    start = ctypes.cast(ctypes.c_char_p(keys), ctypes.c_void_p).value or 0
+    while at < count:
+        done = ctypes.c_uint32(count - at)
+        try:
+            libbpf.call("bpf_map_delete_batch", fd, start + at * size, ctypes.byref(done), None)
+        except OSError as error:
+            if error.errno in LACKING:
+                break
+            deleted, at = deleted + done.value, at + done.value
+            if error.errno != errno.ENOENT:
+                raise PartlyDoneError(error, at) from None
+            at += 1
+        else:
+            return deleted + done.value
+
+    def delete_one(key: bytes) -> None:
+        nonlocal deleted
+        try:
+            elements.delete(fd, key)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        else:
+            deleted += 1
+
+    _each([keys[i * size : i * size + size] for i in range(at, count)], delete_one, at)
+    return deleted
+
+
+def _each(of: Sequence[_T], do: Callable[[_T], object], done: int = 0) -> None:
+    for number, element in enumerate(of, done):
+        try:
+            do(element)
+        except OSError as error:
+            raise PartlyDoneError(error, number) from None
