@@ -7,6 +7,7 @@ from importlib import import_module
 
 COMMANDS = {
     "top": ("pytest_bpf.reports.top", "show what the machine's programs and maps do, live"),
+    "compare": ("pytest_bpf.reports.comparison", "compare what two runs measured"),
 }
 """By name, the module whose ``main(arguments)`` returns the exit status, and what it does."""
 

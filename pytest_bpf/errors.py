@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class BpfError(Exception):
@@ -106,6 +106,21 @@ class AgentError(BpfError):
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__(message)
         self.output = output
+
+
+class BudgetError(BpfError, AssertionError):
+    """What was measured breaks its budget; the message has both figures, and by how much.
+
+    ``findings`` are what was found of each limit that is broken.
+    """
+
+    def __init__(self, message: str, findings: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
+
+
+class BudgetWarning(UserWarning):
+    """What was measured misses the target of its budget, and keeps the alarm."""
 
 
 class LeakWarning(UserWarning):

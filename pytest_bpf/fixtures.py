@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,9 +27,16 @@ if TYPE_CHECKING:
     from pytest_bpf.places import Cgroup, Namespace, Topology
     from pytest_bpf.places.factory import Places
     from pytest_bpf.stimuli import Syscalls, Traffic
+    from pytest_bpf.verdicts import Budget
 
 COSTS = pytest.StashKey[list[dict[str, Any]]]()
 """The costs of an item's programs, as they travel to its report."""
+
+LOADER = pytest.StashKey["Loader"]()
+"""Who loaded the objects of an item or a module."""
+
+MEASURED = pytest.StashKey[list[Any]]()
+"""What an item measured by itself: figures, or what has figures."""
 
 FINDING = pytest.StashKey["Finding"]()
 """What an item makes of its claim."""
@@ -103,9 +111,11 @@ def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
     with ExitStack() as stack:
         if shown:
             stack.enter_context(statistics())
-        yield stack.enter_context(
+        loader = stack.enter_context(
             Loader(request.path.parent, choices=_choices(request), loaded=loaded, closing=closing)
         )
+        request.node.stash[LOADER] = loader
+        yield loader
 
 
 def _choices(request: pytest.FixtureRequest) -> Callable[[str | os.PathLike[str]], Choices]:
@@ -198,36 +208,57 @@ def bpf_syscalls(request: pytest.FixtureRequest) -> Syscalls:
 
 
 @pytest.fixture
-def bpf_measure() -> Measure:
+def bpf_measure(request: pytest.FixtureRequest) -> Measure:
     """What one run of a program costs: ``bpf_measure(program, lambda: bpf_syscalls.getpid(100))``.
 
     Gives a `RunCost`, in nanoseconds, or in exact mode in instructions.
     """
     from pytest_bpf.costs import measure
 
-    return measure
+    return partial(_measured, request, measure)
+
+
+def _measured(
+    request: pytest.FixtureRequest, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call what measures, and keep what it returns for the test's budget and baseline."""
+    value = function(*args, **kwargs)
+    request.node.stash.setdefault(MEASURED, []).append(value)
+    return value
 
 
 @pytest.fixture
-def bpf_costs() -> MeasureCosts:
+def bpf_budget(request: pytest.FixtureRequest) -> Budget:
+    """Hold what was measured against limits: ``bpf_budget(cost, run_time="150ns")``.
+
+    Raises `BudgetError` for what is broken; without limits the figures are those that the marker
+    and the baseline see.
+    """
+    from pytest_bpf.verdicts import Budget
+
+    return Budget(request.node)
+
+
+@pytest.fixture
+def bpf_costs(request: pytest.FixtureRequest) -> MeasureCosts:
     """What an object costs in a workload: ``bpf_costs(obj, lambda: bpf_syscalls.getpid(100))``.
 
     Gives `Costs`; or ``with bpf_costs(obj) as span: ...``, then ``span.costs``.
     """
     from pytest_bpf.costs import costs_of
 
-    return costs_of
+    return partial(_measured, request, costs_of)
 
 
 @pytest.fixture
-def bpf_overhead() -> MeasureOverhead:
+def bpf_overhead(request: pytest.FixtureRequest) -> MeasureOverhead:
     """How much slower a workload gets: ``bpf_overhead(program, lambda: bpf_syscalls.read(1000))``.
 
     Gives an `Overhead`: the whole, the hook's part, the program's, the consumer's.
     """
     from pytest_bpf.costs import overhead
 
-    return overhead
+    return partial(_measured, request, overhead)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class Loader:
 
     ``folder`` is where relative paths start; ``choices`` tells how a source is compiled, and
     ``loaded`` is called with every object once it is in the kernel, ``closing`` just before it
-    leaves.
+    leaves. ``objects`` are those it loaded, ``compilers`` those it was told to use.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Loader:
         self._loaded = loaded
         self._closing = closing
         self.objects: list[Object] = []
+        self.compilers: set[Compiler] = set()
         self._found: list[Program | Map] = []
 
     def load(
@@ -138,6 +139,8 @@ class Loader:
     ) -> Compiled:
         """Compile a source or text without loading it; see `load`."""
         chosen = self._choices(source)
+        if chosen.compiler:
+            self.compilers.add(chosen.compiler)
         return compile_source(
             source if is_text(source) else self._path(source),
             name=name,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf import __version__, matrix_hosts
+from pytest_bpf.matrix_names import without
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -166,7 +167,7 @@ class Controller:
         self._ended.add((report.nodeid, kernel))
         outcome = _outcome(report)
         if outcome:
-            self._outcomes[_without(report.nodeid, kernel), kernel] = outcome
+            self._outcomes[without(report.nodeid, kernel), kernel] = outcome
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -181,7 +182,7 @@ class Controller:
         return result
 
     def _report_lost(self, config: pytest.Config, nodeid: str, kernel: str) -> None:
-        self._outcomes[_without(nodeid, kernel), kernel] = "error"
+        self._outcomes[without(nodeid, kernel), kernel] = "error"
         path = nodeid.partition("::")[0]
         report = pytest.TestReport(
             nodeid=nodeid,
@@ -200,7 +201,7 @@ class Controller:
         if not self._outcomes:
             return
         order = {
-            _without(nodeid, kernel): number
+            without(nodeid, kernel): number
             for kernel, ids in self._collected.items()
             for number, nodeid in enumerate(ids)
         }
@@ -255,14 +256,3 @@ def _outcome(report: pytest.TestReport) -> str:
     if report.skipped or report.when == "call":
         return report.outcome
     return ""
-
-
-def _without(nodeid: str, kernel: str) -> str:
-    """Return a node id without the kernel's name.
-
-    >>> _without("a.py::test_x[1-6.1.0]", "6.1.0"), _without("a.py::test_x[6.1.0]", "6.1.0")
-    ('a.py::test_x[1]', 'a.py::test_x')
-    """
-    if nodeid.endswith(f"-{kernel}]"):
-        return nodeid.removesuffix(f"-{kernel}]") + "]"
-    return nodeid.removesuffix(f"[{kernel}]")

@@ -32,3 +32,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(names) == 1:
         for item in items:
             item.user_properties.append(("bpf_kernel", names[0]))
+
+
+def without(nodeid: str, kernel: str) -> str:
+    """Return a node id without the kernel's name.
+
+    >>> without("a.py::test_x[1-6.1.0]", "6.1.0"), without("a.py::test_x[6.1.0]", "6.1.0")
+    ('a.py::test_x[1]', 'a.py::test_x')
+    """
+    if nodeid.endswith(f"-{kernel}]"):
+        return nodeid.removesuffix(f"-{kernel}]") + "]"
+    return nodeid.removesuffix(f"[{kernel}]")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.errors import near_matches
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,24 @@ class Settings:
 
 MACHINE = ("cpus", "memory", "hang_timeout")
 """What machines are made like: options of ``python -m pytest_bpf.vm`` by the same names."""
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Which baseline is compared with, which is written (None: none), and how."""
+
+    compared: Path | None = None
+    written: Path | None = None
+    updating: bool = False
+    required: bool = False
+
+
+DEFAULT_BASELINE = "main"
+
+BASELINES = "bpf-baselines"
+"""The folder of baselines that are given by name, in pytest's root directory."""
+
+REPORT_FORMATS = ("json", "markdown", "benchmark", "benchmark-bigger", "bencher", "veristat")
 
 SETTINGS = pytest.StashKey[Settings]()
 
@@ -101,6 +121,47 @@ def add(parser: pytest.Parser) -> None:
         help="A machine that gives no sign of life for so long hangs, and fails its test; a test "
         "may take as long as it likes. 0 is never. (default: ini bpf_hang_timeout, then 60)",
     )
+    group.addoption(
+        "--bpf-budget",
+        action="append",
+        metavar="LIMIT",
+        help="A limit for all tests, where it is measured: 'run_time=150ns', 'cpu=2%%, 5%%' "
+        "(target, alarm), or the profile 'guide'. May be given several times.",
+    )
+    group.addoption(
+        "--bpf-baseline",
+        metavar="NAME|FILE",
+        help="Compare with a baseline: bpf-baselines/NAME.json in the root directory, or a file.",
+    )
+    group.addoption(
+        "--bpf-save-baseline",
+        nargs="?",
+        const=DEFAULT_BASELINE,
+        metavar="NAME|FILE",
+        help=f"Save what was measured as a baseline. (default: {DEFAULT_BASELINE})",
+    )
+    group.addoption(
+        "--bpf-update-baseline",
+        action="store_true",
+        help="Accept what changed: put it into the baseline, and show it.",
+    )
+    group.addoption(
+        "--bpf-require-baseline",
+        action="store_true",
+        default=None,
+        help="Fail tests whose figures are in no baseline, or in that of another machine.",
+    )
+    group.addoption(
+        "--bpf-report",
+        action="append",
+        metavar="FORMAT:FILE",
+        help=f"Write a report: {', '.join(REPORT_FORMATS)}. May be given several times.",
+    )
+    parser.addini("bpf_budget", "Limits for all tests, one a line.", type="linelist", default=[])
+    parser.addini("bpf_baseline", "As --bpf-baseline.", default="")
+    parser.addini("bpf_allowed", "Changes from a baseline: 'run_time: 10%'.", type="linelist")
+    parser.addini("bpf_require_baseline", "As --bpf-require-baseline.", type="bool", default=False)
+    parser.addini("bpf_reports", "Reports, as --bpf-report, one a line.", type="linelist")
     parser.addini("bpf_cc", "Compiler for BPF sources, as --bpf-cc.", default="")
     parser.addini("bpf_cflags", "Further compiler flags.", type="args", default=[])
     parser.addini("bpf_include_dirs", "Further folders of headers.", type="paths", default=[])
@@ -148,6 +209,63 @@ def exact(config: pytest.Config) -> bool:
     """Say whether the tests are to run where time is a count of instructions."""
     given = config.getoption("bpf_exact")
     return bool(config.getini("bpf_exact") if given is None else given)
+
+
+def judged(config: pytest.Config) -> bool:
+    """Say whether all tests are judged, and not only those that ask for it."""
+    budget = config.getoption("bpf_budget") or config.getini("bpf_budget")
+    chosen = baselines(config)
+    return bool(budget or chosen.compared or chosen.written or reports(config))
+
+
+def baselines(config: pytest.Config) -> Baselines:
+    """Return what the user wants of baselines; raises `pytest.UsageError`."""
+    saved: str | None = config.getoption("bpf_save_baseline")
+    updating = bool(config.getoption("bpf_update_baseline"))
+    name = config.getoption("bpf_baseline") or config.getini("bpf_baseline")
+    if saved and ("::" in saved or saved.endswith((".py", "/")) or Path(saved).is_dir()):
+        raise pytest.UsageError(
+            f"--bpf-save-baseline took {saved!r} for its name: write --bpf-save-baseline="
+            f"{DEFAULT_BASELINE}, or put it last"
+        )
+    if saved and updating:
+        raise pytest.UsageError(
+            "--bpf-save-baseline and --bpf-update-baseline: one writes, the other compares and "
+            "then writes; give one of them"
+        )
+    if updating:
+        name = name or DEFAULT_BASELINE
+    required = config.getoption("bpf_require_baseline")
+    return Baselines(
+        compared=_baseline(config, name),
+        written=_baseline(config, name if updating else saved),
+        updating=updating,
+        required=bool(config.getini("bpf_require_baseline") if required is None else required),
+    )
+
+
+def reports(config: pytest.Config) -> list[tuple[str, Path]]:
+    """Return the formats and files of the reports to write; raises `pytest.UsageError`."""
+    found = []
+    for written in config.getoption("bpf_report") or config.getini("bpf_reports"):
+        kind, given, path = written.partition(":")
+        if kind not in REPORT_FORMATS:
+            raise pytest.UsageError(
+                f"--bpf-report={written}: no format {kind!r}{near_matches(kind, REPORT_FORMATS)}"
+            )
+        if not given or not path:
+            raise pytest.UsageError(f"--bpf-report={written}: to which file? {kind}:FILE")
+        found.append((kind, config.invocation_params.dir / Path(path).expanduser()))
+    return found
+
+
+def _baseline(config: pytest.Config, name: str | None) -> Path | None:
+    """Return the file of a baseline that was given by name, or by its path from here."""
+    if not name:
+        return None
+    if "/" in name or name.endswith(".json"):
+        return config.invocation_params.dir / Path(name).expanduser()
+    return config.rootpath / BASELINES / f"{name}.json"
 
 
 def _read(config: pytest.Config) -> Settings:

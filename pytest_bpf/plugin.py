@@ -18,6 +18,7 @@ from pytest_bpf.fixtures import (
     _bpf_session,
     bpf,
     bpf_agent,
+    bpf_budget,
     bpf_cgroup,
     bpf_claim,
     bpf_costs,
@@ -45,6 +46,7 @@ __all__ = [
     "_bpf_session",
     "bpf",
     "bpf_agent",
+    "bpf_budget",
     "bpf_cgroup",
     "bpf_claim",
     "bpf_costs",
@@ -97,6 +99,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpf import matrix
 
         matrix.register(config)
+    if options.judged(config):
+        from pytest_bpf import reporting, verdicts
+
+        verdicts.register(config)
+        if not hasattr(config, "workerinput"):
+            reporting.register(config)
     config.addinivalue_line(
         "markers",
         "bpf_requires(kernel, program_type, map_type, attach, helper, kfunc, btf, btf_type, "
@@ -108,15 +116,27 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_claim(says, row, verdict): what is claimed, and whether it 'holds', 'holds in part' "
         "or is 'refuted'; the test says by the fixture bpf_claim what it found.",
     )
+    config.addinivalue_line(
+        "markers",
+        "bpf_budget(profile, program=NAME, map=NAME, METRIC=LIMIT...): fail the test when what it "
+        "measures, or what its programs cost meanwhile, breaks a limit: run_time='150ns', "
+        "cpu=('2%', '5%') (target, alarm).",
+    )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be understood before anything runs."""
     for item in items:
+        if item.get_closest_marker("bpf_budget"):
+            _budget(item)
         if item.get_closest_marker("bpf_requires"):
             _requirements(item)
         if item.get_closest_marker("bpf_claim"):
             _claim(item)
+    if any(map(_has_budget, items)):
+        from pytest_bpf import verdicts
+
+        verdicts.register(config)
 
 
 def pytest_report_collectionfinish(
@@ -181,7 +201,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Show the table of costs when it was asked for, and what became of the tests' claims."""
+    """Show the costs when that was asked for, and what became of claims, budgets, baselines."""
     if options.settings(config).costs and (costs := _reported(terminalreporter, COSTS_PROPERTY)):
         from pytest_bpf.costs import ProgramCost
         from pytest_bpf.reports.terminal import costs_table
@@ -199,6 +219,10 @@ def pytest_terminal_summary(
             terminalreporter.write_line(text)
         if file := config.getoption("bpf_claims"):
             file.write_text("\n".join([*claims_markdown(lines), ""]), encoding="utf-8")
+    if results := _with_results(terminalreporter):
+        from pytest_bpf import reporting
+
+        reporting.show(terminalreporter, config, results)
 
 
 def _reported(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
@@ -209,6 +233,30 @@ def _reported(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]
         for given, value in getattr(report, "user_properties", ())
         if given == name
     ]
+
+
+def _with_results(terminalreporter: pytest.TerminalReporter) -> list[dict[str, Any]]:
+    return [
+        report.bpf_results
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if hasattr(report, "bpf_results")
+    ]
+
+
+def _has_budget(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", ())
+    return "bpf_budget" in names or item.get_closest_marker("bpf_budget") is not None
+
+
+def _budget(item: pytest.Item) -> None:
+    """Refuse a budget that cannot be understood."""
+    from pytest_bpf import verdicts
+
+    try:
+        verdicts.marker_limits(item)
+    except BpfError as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from None
 
 
 def _requirements(item: pytest.Item) -> Requirements:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pytest_bpf.budgets.findings import Broken, Finding, Missed, NeverRan, Undecided, Unmeasured
-from pytest_bpf.budgets.judge import NEVER_RAN, judge
+from pytest_bpf.budgets.judge import judge
 from pytest_bpf.budgets.limits import Limit, LimitError, effective, parse, parse_line
 from pytest_bpf.budgets.quantity import QuantityError, change, quantity, shown
-from pytest_bpf.costs.figure import METRICS, Figure, Unit
+from pytest_bpf.costs.figure import METRICS, NEVER_RAN, Figure, Unit
 
 
 def limits(*args: str, **kwargs: object) -> list[Limit]:
@@ -264,6 +264,17 @@ def test_one_of_several_that_never_ran_is_told() -> None:
     assert named.verdict == "fail"
 
 
+def test_a_name_that_is_not_there_fails() -> None:
+    figures = [certain("verified_insns", f"prog x.bpf.c:{name}", 5) for name in ("count", "drop")]
+    (finding,) = judge(limits(run_time="1us", program="cuont"), figures)
+    assert finding.verdict == "fail"
+    assert finding.headline == (
+        "there is no program 'cuont' in this test to limit; did you mean 'count'?"
+    )
+    (finding,) = judge(limits(map_memory="1MB", map="stats"), figures)
+    assert finding.headline == "there is no map 'stats' in this test to limit; there is none"
+
+
 def test_what_is_not_measured_says_why() -> None:
     missing = Figure.missing("loss", "", "no ring or perf buffer was read", "kernel")
     finding = one("loss", "0.1%", missing)
@@ -273,7 +284,7 @@ def test_what_is_not_measured_says_why() -> None:
     )
     (nothing,) = judge(limits(overhead="5%"), [])
     assert nothing.verdict == "not measured"
-    assert "nothing measures the slow-down of the workload in this test" in nothing.headline
+    assert "nothing in this test measures it (limit: overhead 5 %)" in nothing.headline
 
 
 def test_limits_for_all_tests_judge_only_what_is_there() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from pytest_bpf.budgets import results
 from pytest_bpf.budgets.allowed import DEFAULTS, Allowed, AllowedError, allowed_for, parse_lines
-from pytest_bpf.budgets.compare import comparable, compare, compare_all
-from pytest_bpf.budgets.results import Environment, Key, ResultFileError, Results
+from pytest_bpf.budgets.compare import comparable, compare, compare_all, worth_keeping
+from pytest_bpf.budgets.environment import Environment, here
+from pytest_bpf.budgets.results import Key, ResultFileError, Results
 from pytest_bpf.costs.figure import Figure, Instrument
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ SOME = Results(
             "verdict": "fail",
             "kind": "broken",
             "headline": "cpu ...",
+            "summary": "30 % of 20 %",
             "value": 0.3,
             "limit": 0.2,
         },
@@ -133,6 +135,14 @@ def test_a_file_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         results.write(tmp_path, SOME)
 
 
+def test_figures_depend_on_as_much_as_their_instrument_does() -> None:
+    machines = {kind: here(kind, "clang 14.0.6").machine for kind in DEFAULTS}
+    assert machines["verifier"] == machines["exact"] == ""
+    assert machines["kernel"].endswith(" CPUs")
+    assert machines["clock"].endswith(machines["kernel"])
+    assert len(machines["clock"]) > len(machines["kernel"]) + 2
+
+
 # -- allowed changes ---------------------------------------------------------------------------
 
 
@@ -205,6 +215,8 @@ def test_baselines_keep_what_compares() -> None:
     assert not comparable(Figure("run_time", "prog a", 84, None, None, "clock"))
     assert not comparable(Figure.missing("loss", "", "no reader", "kernel"))
     assert not comparable(Figure.certain("run_cnt", "prog a", 5, "kernel"))
+    assert comparable(Figure.certain("total_states", "prog a", 5, "verifier"))
+    assert not worth_keeping(Figure.certain("total_states", "prog a", 5, "verifier"))
 
 
 def test_details_tell_of_both() -> None:

@@ -42,6 +42,11 @@ PATIENCE = 300.0
 CONFIGURATION = {"bpf_cc", "bpf_cflags", "bpf_include_dirs", "bpf_defines", "bpf_cache_dir"} | {
     "bpf_strict",
     "bpf_costs",
+    "bpf_budget",
+    "bpf_baseline",
+    "bpf_allowed",
+    "bpf_require_baseline",
+    "bpf_reports",
     "bpf_exact",
     "bpf_kernels",
 }
@@ -60,7 +65,9 @@ class Block:
         """What a console block runs, with the present Python."""
         words = shlex.split(self.text.partition("\n")[0].removeprefix("$ "))
         words = words[2:] if words[:2] == ["sudo", "-E"] else words
-        tools = {"pytest": [sys.executable, "-m", "pytest"], "python": [sys.executable]}
+        python = sys.executable
+        tools = {"pytest": [python, "-m", "pytest"], "pytest-bpf": [python, "-m", "pytest_bpf"]}
+        tools["python"] = [python]
         return [*tools[words[0]], *words[1:]]
 
 

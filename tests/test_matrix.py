@@ -15,7 +15,7 @@ import pytest
 from pytest_bpf.compile import elsewhere, open_cache
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import vmlinux_h
-from pytest_bpf.matrix_controller import _without
+from pytest_bpf.matrix_names import without
 from pytest_bpf.reports.matrix import matrix_table, nowhere
 from pytest_bpf.vm import kernels, qemu
 
@@ -108,7 +108,7 @@ def test_what_ran_nowhere_was_skipped_on_each() -> None:
     ],
 )
 def test_the_kernel_is_taken_out_of_a_name(named: str, plain: str) -> None:
-    assert _without(named, "6.1") == plain
+    assert without(named, "6.1") == plain
 
 
 def test_without_xdist_it_says_what_to_install(session: pytest.Pytester) -> None:

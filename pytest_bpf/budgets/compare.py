@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_bpf.budgets.allowed import Allowed, allowed_for
 from pytest_bpf.budgets.findings import Finding, Verdict, interval, measured
+from pytest_bpf.budgets.statistics import DRIFT, Outcome, Samples, change
 from pytest_bpf.costs.figure import METRICS, Figure
 
 if TYPE_CHECKING:
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
     from pytest_bpf.budgets.results import Key
 
-NOT_KEPT = frozenset({"run_cnt", "missed", "events", "loss"})
-"""Metrics that tell of the workload, and of whoever else made a program run."""
+OF_THE_WORKLOAD = frozenset({"run_cnt", "missed", "events", "loss"})
+"""Metrics that tell how much was done, and not what it cost."""
+
+TOLD_BY_OTHERS = frozenset({"total_states", "peak_states", "memory"})
+"""Metrics that change with others: with ``verified_insns``, with sizes and memory of the parts."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,17 @@ class Compared(Finding):
     allowed: Allowed
 
     @property
-    def both(self) -> str:
-        """Both figures, and the change."""
-        before, after = self.before.value or 0.0, self.figure.value or 0.0
-        unchanged = before == after
-        was = f"{self.what} {self._show(before)}"
-        return (
-            f"{was}, as before"
-            if unchanged
-            else f"{was} -> {self._show(after)}: {self._by(before, after)}"
-        )
-
-    @property
     def headline(self) -> str:
         """Both figures, and by how much."""
-        return self.both
+        return f"{self.what} {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """The same without the name."""
+        before, after = self.before.value or 0.0, self.figure.value or 0.0
+        if before == after:
+            return f"{self._show(before)}, as before"
+        return f"{self._show(before)} -> {self._show(after)}: {self._by(before, after)}"
 
     def details(self, verbosity: int) -> list[str]:
         """Return how both were measured."""
@@ -76,7 +76,7 @@ class Worse(Compared):
     def headline(self) -> str:
         """Both figures, by how much, and how much is allowed."""
         allowed = self.allowed.told(METRICS[self.metric].unit)
-        return f"{self.both}, where {allowed} is allowed"
+        return f"{super().headline}, where {allowed} is allowed"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,14 @@ class Uncertain(Compared):
     def headline(self) -> str:
         """Both figures, and that they do not decide."""
         allowed = self.allowed.told(METRICS[self.metric].unit)
-        return f"{self.both}; whether that is more than {allowed} cannot be told"
+        return f"{super().headline}; whether that is more than {allowed} cannot be told"
+
+
+@dataclass(frozen=True)
+class Accepted(Compared):
+    """It may have got worse, and the new figure takes the old one's place."""
+
+    kind: ClassVar[str] = "accepted"
 
 
 @dataclass(frozen=True)
@@ -106,13 +113,28 @@ class New(Finding):
         """The figure."""
         return f"{self.what} {self._show(self.figure.value or 0.0)} is new: it is in no baseline"
 
+    @property
+    def summary(self) -> str:
+        """The figure without its name."""
+        return f"{self._show(self.figure.value or 0.0)}, {self.kind}"
+
 
 @dataclass(frozen=True)
 class Required(New):
     """There is no earlier figure, and there must be one."""
 
+    file: str
+
     verdict: ClassVar[Verdict] = "fail"
     kind: ClassVar[str] = "required"
+
+    @property
+    def headline(self) -> str:
+        """The figure, and where it should be."""
+        value = self._show(self.figure.value or 0.0)
+        return (
+            f"{self.what} {value} has no baseline in {self.file}, and must (--bpf-require-baseline)"
+        )
 
 
 @dataclass(frozen=True)
@@ -132,14 +154,25 @@ class Gone(Finding):
         return f"{self.what} was {self._show(self.before.value or 0.0)}, and now: {why}"
 
 
-def comparable(figure: Figure) -> bool:
-    """Say whether a figure tells the same in another run, so that a baseline keeps it.
+KINDS: Mapping[Outcome, type[Compared]] = {
+    "slower": Worse,
+    "faster": Better,
+    "same": Same,
+    "inconclusive": Uncertain,
+}
 
-    It must be certain or have samples to compare; one that was read in one go is noise.
+
+def comparable(figure: Figure) -> bool:
+    """Say whether a figure tells the same in another run.
+
+    It must be certain, or tell how uncertain it is; one that was read in one go does not.
     """
-    if figure.value is None or figure.metric in NOT_KEPT:
-        return False
-    return bool(figure.samples) or figure.lower == figure.value == figure.upper
+    return figure.lower is not None and figure.metric not in OF_THE_WORKLOAD
+
+
+def worth_keeping(figure: Figure) -> bool:
+    """Say whether a baseline keeps a figure."""
+    return comparable(figure) and figure.metric not in TOLD_BY_OTHERS
 
 
 def compare(before: Figure | None, after: Figure, allowed: Allowed) -> Finding:
@@ -147,8 +180,8 @@ def compare(before: Figure | None, after: Figure, allowed: Allowed) -> Finding:
     about = (after.metric, after.subject)
     if before is None or before.value is None:
         return New(*about, after)
-    kinds = {"slower": Worse, "faster": Better, "same": Same, "inconclusive": Uncertain}
-    return kinds[_verdict(before, after, allowed)](*about, before, after, allowed)
+    kind = KINDS[_verdict(before, after, allowed)]
+    return kind(*about, before, after, allowed)
 
 
 def compare_all(
@@ -158,6 +191,10 @@ def compare_all(
     findings: dict[Key, Finding] = {}
     for key in sorted({**before, **after}):
         old, new = before.get(key), after.get(key)
+        if any(
+            figure and figure.value is not None and not comparable(figure) for figure in (old, new)
+        ):
+            continue
         if new is None or new.value is None:
             if old is not None and old.value is not None:
                 why_not = new.why_not if new else ""
@@ -168,14 +205,22 @@ def compare_all(
     return findings
 
 
-def _verdict(before: Figure, after: Figure, allowed: Allowed) -> str:
+def _verdict(before: Figure, after: Figure, allowed: Allowed) -> Outcome:
     assert before.value is not None
     room = allowed.room(before.value)
-    sign = 1 if METRICS[after.metric].better == "lower" else -1
-    old, new = (sorted(sign * bound for bound in interval(figure)) for figure in (before, after))
-    least, most = new[0] - old[1], new[1] - old[0]
-    if least > room:
+    old, new = (before, after) if METRICS[after.metric].better == "lower" else (after, before)
+    if old.samples and new.samples and not (_certain(old) and _certain(new)):
+        drift = 0.0 if after.instrument == "exact" else DRIFT
+        then, now = (Samples(figure.samples, figure.reference) for figure in (old, new))
+        return change(then, now, room, drift=drift).verdict
+    (old_lower, old_upper), (new_lower, new_upper) = interval(old), interval(new)
+    if new_lower - old_upper > room:
         return "slower"
+    most = new_upper - old_lower
     if most > room:
         return "inconclusive"
-    return "faster" if most < -room and most < 0 else "same"
+    return "faster" if most < -room else "same"
+
+
+def _certain(figure: Figure) -> bool:
+    return figure.lower == figure.value == figure.upper

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pytest_bpf.budgets.quantity import change, shown
 from pytest_bpf.costs.figure import METRICS, Figure
+from pytest_bpf.errors import near_matches
 
 if TYPE_CHECKING:
     from pytest_bpf.budgets.limits import Limit
@@ -34,6 +35,11 @@ class Finding:
         """One sentence, with both figures and by how much."""
         raise NotImplementedError
 
+    @property
+    def summary(self) -> str:
+        """The least that a table can show of it, without its name."""
+        return self.kind
+
     def details(self, verbosity: int) -> list[str]:  # noqa: ARG002 (kinds with more to say do)
         """Return further lines, more of them with more ``-v``."""
         return []
@@ -57,6 +63,13 @@ class Judged(Finding):
         """The figure's value."""
         assert self.figure.value is not None
         return self.figure.value
+
+    @property
+    def summary(self) -> str:
+        """The figure and its limit."""
+        bound = self.limit.target if self.limit.alarm is None else self.limit.alarm
+        relation = "of" if METRICS[self.metric].better == "lower" else "of at least"
+        return f"{self._show(self.value)} {relation} {self._show(bound or 0.0)}"
 
     def details(self, verbosity: int) -> list[str]:
         """Return how the figure was measured, and whose the limit is."""
@@ -105,6 +118,11 @@ class Missed(Judged):
     kind: ClassVar[str] = "missed"
 
     @property
+    def summary(self) -> str:
+        """The figure and its target."""
+        return f"{self._show(self.value)}, target {self._show(self.limit.target or 0.0)}"
+
+    @property
     def headline(self) -> str:
         """Both figures, and by how much."""
         target = self.limit.target or 0.0
@@ -125,7 +143,7 @@ class Undecided(Judged):
     def headline(self) -> str:
         """The interval and the limit."""
         lower, upper = interval(self.figure)
-        advice = "" if self.figure.samples else "; measure it in batches, by bpf_measure"
+        advice = "" if self.figure.lower is not None else "; measure it in batches, by bpf_measure"
         return (
             f"{self.what} {self._show(self.value)} lies between {self._show(lower)} and "
             f"{self._show(upper)}: it cannot be told from its limit, {self.limit}{advice}"
@@ -143,8 +161,13 @@ class Unmeasured(Finding):
     kind: ClassVar[str] = "unmeasured"
 
     @property
-    def headline(self) -> str:
+    def summary(self) -> str:
         """Why not."""
+        return f"not measured: {self.why_not}"
+
+    @property
+    def headline(self) -> str:
+        """Why not, and what the limit is."""
         return f"{self.what} not measured: {self.why_not} (limit: {self.limit})"
 
 
@@ -164,6 +187,25 @@ class NeverRan(Finding):
             f"{self.subject or 'no program'}: never ran, so its limit, {self.limit}, was not put "
             "to the test: is it attached, and does the test make it run?"
         )
+
+
+@dataclass(frozen=True)
+class Unknown(Finding):
+    """A limit for a program or map that is not there."""
+
+    limit: Limit
+    known: tuple[str, ...]
+
+    verdict: ClassVar[Verdict] = "fail"
+    kind: ClassVar[str] = "unknown"
+
+    @property
+    def headline(self) -> str:
+        """What is there."""
+        kind, _, name = self.subject.partition(" ")
+        what = "program" if kind == "prog" else kind
+        there = (known.partition(" ")[2] for known in self.known if known.startswith(f"{kind} "))
+        return f"there is no {what} {name!r} in this test to limit{near_matches(name, there)}"
 
 
 def interval(figure: Figure) -> tuple[float, float]:
@@ -189,7 +231,8 @@ def measured(figure: Figure, verbosity: int) -> list[str]:
     if lower != upper:
         lines.append(f"between {shown(lower, unit)} and {shown(upper, unit)}")
     if verbosity > 0:
-        batches = f", {len(figure.samples)} batches" if figure.samples else ""
+        count = len(figure.samples)
+        batches = f", {count} batches" if count > 1 else ", read in one go" if count else ""
         lines.append(f"by the instrument {figure.instrument!r}{batches}")
     if verbosity > 1 and figure.samples:
         lines.append("batches: " + " ".join(f"{sample:.6g}" for sample in figure.samples))
@@ -207,6 +250,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
         "verdict": finding.verdict,
         "kind": finding.kind,
         "headline": finding.headline,
+        "summary": finding.summary,
         "value": figure.value if figure else None,
         "target": limit.target if limit else None,
         "limit": limit.alarm if limit else None,

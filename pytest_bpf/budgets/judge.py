@@ -10,21 +10,30 @@ from pytest_bpf.budgets.findings import (
     Missed,
     NeverRan,
     Undecided,
+    Unknown,
     Unmeasured,
     Within,
     interval,
 )
 from pytest_bpf.budgets.limits import Limit, effective
-from pytest_bpf.costs.figure import METRICS, Figure
+from pytest_bpf.costs.figure import METRICS, NEVER_RAN, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-NEVER_RAN = "never ran"
-"""The `Figure.why_not` of a program that made no run."""
-
 TWINS = {"run_time": "instructions", "instructions": "run_time"}
 """The same by another instrument: of a limit on each, that one counts which this kernel has."""
+
+_EVENTS = "no ring or perf buffer was read"
+_LATENCY = "give bpf_budget what pytest_bpf.costs.latency returns"
+
+HOW = {
+    **dict.fromkeys(("loss", "events", "events_per_second"), _EVENTS),
+    **dict.fromkeys(("latency_p50", "latency_p95", "latency_p99", "latency_max"), _LATENCY),
+    "instructions": "they are counted in exact mode alone (--bpf-exact)",
+    "run_time": "in exact mode time is a count of instructions",
+}
+"""By metric, why a test has no figure of it, and what to do."""
 
 
 def judge(limits: Iterable[Limit], figures: Iterable[Figure]) -> list[Finding]:
@@ -38,6 +47,7 @@ def judge(limits: Iterable[Limit], figures: Iterable[Figure]) -> list[Finding]:
     known = list(figures)
     special = {(limit.metric, limit.subject) for limit in kept if limit.subject}
     there = {figure.metric for figure in known if figure.value is not None}
+    subjects = {name for figure in known for name in names(figure.subject)}
     findings: list[Finding] = []
     for limit in kept:
         mine = [figure for figure in known if _concerns(limit, figure, special)]
@@ -45,7 +55,11 @@ def judge(limits: Iterable[Limit], figures: Iterable[Figure]) -> list[Finding]:
         stands_in = twin in there and any(other.metric == twin for other in kept)
         if stands_in and not any(figure.value is not None for figure in mine):
             continue
-        findings += _findings(limit, mine)
+        if limit.demanded and limit.subject and limit.subject not in subjects:
+            known_names = tuple(sorted(subjects))
+            findings.append(Unknown(limit.metric, limit.subject, limit, known_names))
+        else:
+            findings += _findings(limit, mine)
     return findings
 
 
@@ -82,7 +96,7 @@ def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
         if figure.value is None:
             yield Unmeasured(limit.metric, figure.subject, limit, figure.why_not)
     if not chosen:
-        why_not = f"nothing measures the {METRICS[limit.metric].meaning} in this test"
+        why_not = HOW.get(limit.metric, "nothing in this test measures it")
         yield Unmeasured(limit.metric, limit.subject, limit, why_not)
 
 

@@ -93,7 +93,10 @@ def change(before: float, after: float, unit: Unit) -> str:
     much = f"{_short(100 * abs(by))} points" if unit == "share" else shown(abs(by), unit)
     if not before:
         return f"{sign}{much}"
-    return f"{sign}{much} ({100 * by / before:+.3g} %)"
+    share = 100 * by / before
+    return (
+        f"{sign}{much} ({share:+,.0f} %)" if abs(share) >= 100 else f"{sign}{much} ({share:+.3g} %)"
+    )
 
 
 def _scaled(value: float, units: tuple[str, ...]) -> str:

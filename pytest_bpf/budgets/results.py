@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpf.budgets.environment import Environment
 from pytest_bpf.costs.figure import METRICS, Figure
 from pytest_bpf.errors import BpfError
 
@@ -32,26 +33,6 @@ class ResultFileError(BpfError):
 
 
 @dataclass(frozen=True, order=True)
-class Environment:
-    """Where figures compare with each other.
-
-    ``instrument`` is that of the figures. ``machine`` is what else they depend on: nothing for
-    ``verifier`` and ``exact``, the number of CPUs for ``kernel``, the model too for ``clock``.
-    """
-
-    kernel: str
-    compiler: str
-    architecture: str
-    instrument: str
-    machine: str = ""
-
-    def __str__(self) -> str:
-        compiler = f", {self.compiler}" if self.compiler else ""
-        machine = f", {self.machine}" if self.machine else ""
-        return f"kernel {self.kernel}, {self.architecture}{compiler}{machine}"
-
-
-@dataclass(frozen=True, order=True)
 class Key:
     """What a figure is found by; ``test`` is the node id without the kernel."""
 
@@ -66,12 +47,14 @@ class Results:
     """The content of a result file.
 
     ``allowed`` holds, by metric, the change that is allowed, as it is written; ``findings`` are
-    those of a report, as plain values.
+    those of a report, as plain values. ``sources`` has, by test and subject, the file that a
+    program is of; it is in no file.
     """
 
     figures: Mapping[Key, Figure] = field(default_factory=dict)
     allowed: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Mapping[str, Any], ...] = ()
+    sources: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False)
 
     def merged(self, newer: Mapping[Key, Figure]) -> Results:
         """Return the same with newer figures in the place of older ones."""
@@ -81,9 +64,17 @@ class Results:
 def read(path: Path) -> Results:
     """Read a result file; raises `ResultFileError` for what is none, or of a newer schema."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ResultFileError(f"{path} cannot be read: {error.strerror}") from None
+        written = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ResultFileError(f"{path} cannot be read: {why}") from None
+    return parse(written, str(path))
+
+
+def parse(written: str, path: str = "") -> Results:
+    """Read the text of a result file, as `read` does."""
+    try:
+        content = json.loads(written)
     except ValueError as error:
         raise ResultFileError(
             f"{path} is not JSON ({error}): restore it, or delete it and save anew"

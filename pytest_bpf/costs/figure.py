@@ -17,6 +17,10 @@ Instrument = Literal["verifier", "kernel", "clock", "exact"]
 machine, with its noise; ``exact`` is a count of guest instructions."""
 
 
+NEVER_RAN = "never ran"
+"""`Figure.why_not` of what a program that made no run would have cost."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """What can be measured: a name that is unique, the unit of its figures, and which is better."""

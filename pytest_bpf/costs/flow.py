@@ -60,8 +60,9 @@ class Flow:
     def _counts(self, of: Map) -> _Counts:
         if of.reader is None:
             return _Counts(lost=self._counted(of))
-        pending = 0 if of.reader.closed else of.reader.pending
+        pending = 0
         try:
+            pending = of.reader.pending
             lost = self._counted(of) if of.name in self._variables else of.reader.lost
         except MapError as error:
             return _Counts(of.reader.consumed, pending, None, str(error))

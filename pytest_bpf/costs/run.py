@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_bpf.costs.figure import Figure, Instrument
+from pytest_bpf.costs.figure import NEVER_RAN, Figure, Instrument
 from pytest_bpf.costs.intervals import figure_of
 from pytest_bpf.costs.meter import Meter
 from pytest_bpf.errors import BpfError
@@ -106,7 +106,7 @@ def per_run(meter: Meter, program: Program) -> Figure:
     how: Instrument = "exact" if exact else "clock"
     ran = [batch for batch in meter.batches if batch.programs[program.name].runs]
     if not ran:
-        return Figure.missing(metric, subject, "never ran", how)
+        return Figure.missing(metric, subject, NEVER_RAN, how)
     samples = []
     for batch in ran:
         empty = meter.empty_of(program, batch)

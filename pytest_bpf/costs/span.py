@@ -65,6 +65,10 @@ class Span:
             raise BpfError("the costs are known at the end of the 'with' that measures them")
         return self._costs
 
+    def figures(self) -> tuple[Figure, ...]:
+        """Return the figures of its costs."""
+        return self.costs.figures()
+
     def batch(self) -> None:
         """End a batch here."""
         self._meter.end()

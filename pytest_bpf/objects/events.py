@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_bpf.errors import MapError
+from pytest_bpf.errors import BpfError, MapError
 from pytest_bpf.kernel.btf import Btf, Struct, Type
 from pytest_bpf.kernel.values import spelled
 from pytest_bpf.objects.event_values import EventArray, EventList, Reading, known, shortest, typed
@@ -61,6 +62,7 @@ class Events:
         self._every = every
         self._failed = failed
         self._using = threading.Lock()
+        self._ended: tuple[int | None, int] | None = None
         self.consumed = 0
 
     def read(
@@ -105,16 +107,18 @@ class Events:
 
         The kernel counts them for a perf buffer. For a ring buffer they are what ``failed`` says;
         without it, 0 when there was room for one more event at all times, and a `MapError` when
-        there was not: only the program can count those.
+        there was not: only the program can count those. A closed reader says what it was then.
         """
         with self._using:
-            return known(self._name, self._lost())
+            ended = self._buffer is None and self._ended
+            return known(self._name, ended[0] if ended else self._lost())
 
     @property
     def pending(self) -> int:
         """How many events wait to be read, with those that a program is still writing."""
         with self._using:
-            return self._open.pending
+            ended = self._buffer is None and self._ended
+            return ended[1] if ended else self._open.pending
 
     @property
     def memory(self) -> int:
@@ -144,6 +148,8 @@ class Events:
         """Stop reading; the map and what it holds stay. A `read` that waits ends in `MapError`."""
         with self._using:
             if self._buffer is not None:
+                with suppress(BpfError):
+                    self._ended = self._lost(), self._buffer.pending
                 self._buffer.close()
             self._buffer = None
 

@@ -1,0 +1,76 @@
+"""The terminal's section on budgets and baselines: one line for each program of a test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ORDER = ("fail", "warning", "inconclusive", "not measured", "pass")
+"""Verdicts, the worst first."""
+
+TOLD = frozenset({"accepted", "better", "new", "elsewhere"})
+"""Kinds of finding that pass and are told all the same, though not one by one when many."""
+
+COUNTED = {
+    "within": "{} kept",
+    "same": "{} as in the baseline",
+    "better": "{} better than the baseline",
+    "new": "{} new",
+    "elsewhere": "{} not compared",
+    "accepted": "{} accepted",
+}
+
+
+def budget_lines(findings: Sequence[Mapping[str, Any]], verbosity: int = 0) -> list[str]:
+    """Return a line for each program that something is to be said of, then the counts.
+
+    With ``-v`` there is one for those too of which all is well.
+    """
+    grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        key = (finding["test"], finding["kernel"], finding["subject"])
+        grouped.setdefault(key, []).append(finding)
+    kernels = len({kernel for _, kernel, _ in grouped})
+    rows = []
+    for (test, kernel, subject), mine in grouped.items():
+        worst = min((f["verdict"] for f in mine), key=ORDER.index)
+        shown = [f for f in mine if verbosity > 0 or f["verdict"] != "pass" or _told(f)]
+        if shown:
+            where = f"{test} on {kernel}" if kernels > 1 else test
+            label = shown[0]["kind"] if worst == "pass" and verbosity <= 0 else worst
+            rows.append((worst, label, where, subject or "-", _said(shown)))
+    rows.sort(key=lambda row: ORDER.index(row[0]))
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(1, 4)]
+    lines = ["  ".join((*map(str.ljust, row[1:4], widths), row[4])) for row in rows]
+    return [*lines, *_elsewhere(findings), *_counts(findings)]
+
+
+def _said(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return the metrics with what is said of them, once of those of which it is the same."""
+    by_summary: dict[str, list[str]] = {}
+    for finding in findings:
+        by_summary.setdefault(finding["summary"], []).append(finding["metric"])
+    return "; ".join(f"{', '.join(metrics)} {text}" for text, metrics in by_summary.items())
+
+
+def _told(finding: Mapping[str, Any]) -> bool:
+    return finding["kind"] in ("accepted", "better")
+
+
+def _elsewhere(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return once what is said of every figure that a baseline has of another machine only."""
+    said = {
+        f["headline"].partition("is not compared: ")[2]
+        for f in findings
+        if f["kind"] == "elsewhere"
+    }
+    return sorted(f"not compared: {sentence}" for sentence in said)
+
+
+def _counts(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = Counter(finding["kind"] for finding in findings)
+    parts = [text.format(counts[kind]) for kind, text in COUNTED.items() if counts[kind]]
+    return [f"figures: {', '.join(parts)}"] if parts else []

@@ -1,0 +1,85 @@
+"""veristat's CSV, written and read: what the verifier counted, by object and program."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from pytest_bpf.budgets.environment import Environment
+from pytest_bpf.budgets.results import Key, ResultFileError, Results
+from pytest_bpf.costs.figure import Figure, Instrument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COLUMNS: Mapping[str, tuple[str, Instrument]] = {
+    "total_insns": ("verified_insns", "verifier"),
+    "total_states": ("total_states", "verifier"),
+    "peak_states": ("peak_states", "verifier"),
+    "stack_depth": ("stack_depth", "verifier"),
+    "prog_size_jited": ("prog_size_jited", "kernel"),
+}
+"""veristat's columns that are metrics here; its others are read over."""
+
+WRITTEN = ("total_insns", "total_states", "peak_states")
+"""Those that every version of veristat reads."""
+
+
+def veristat(found: Results) -> str:
+    """Return the CSV, one line for each object and program, each once.
+
+    What the same program reads in several tests is the same; of a program that does differ, by
+    its globals or the kernel, the dearest is written.
+    """
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for key, figure in found.figures.items():
+        kind, _, name = key.subject.partition(" ")
+        columns = [c for c in WRITTEN if COLUMNS[c][0] == key.metric]
+        if kind != "prog" or not columns or figure.value is None:
+            continue
+        source = found.sources.get((key.test, key.subject), key.test)
+        row = rows.setdefault((_plain(source), _plain(name.rpartition(":")[2])), {})
+        row[columns[0]] = max(figure.value, row.get(columns[0], 0))
+    lines = [",".join(("file_name", "prog_name", "verdict", *WRITTEN))]
+    for (source, program), row in sorted(rows.items()):
+        figures = (str(int(row.get(column, 0))) for column in WRITTEN)
+        lines.append(",".join((source, program, "success", *figures)))
+    return "\n".join([*lines, ""])
+
+
+def read_veristat(written: str, path: str = "") -> Results:
+    """Read veristat's CSV, as ``veristat -o csv`` prints it; raises `ResultFileError`.
+
+    A program that was rejected has no figures, and each says so.
+    """
+    reader = csv.DictReader(io.StringIO(written))
+    missing = {"file_name", "prog_name"} - set(reader.fieldnames or ())
+    if missing:
+        lacks = " and no ".join(sorted(missing))
+        raise ResultFileError(f"{path} is no CSV of veristat: its first line has no {lacks}")
+    figures: dict[Key, Figure] = {}
+    for number, row in enumerate(reader, start=2):
+        subject = f"prog {row['prog_name']}"
+        for column, (metric, instrument) in COLUMNS.items():
+            if row.get(column) is None:
+                continue
+            where = Environment("", "", "", instrument)
+            key = Key(where, row["file_name"], subject, metric)
+            try:
+                value = int(row[column])
+            except ValueError:
+                raise ResultFileError(
+                    f"{path}, line {number}: {column} {row[column]!r} is no whole number"
+                ) from None
+            figures[key] = (
+                Figure.missing(metric, subject, "the verifier rejected it", instrument)
+                if row.get("verdict") == "failure"
+                else Figure.certain(metric, subject, value, instrument)
+            )
+    return Results(figures)
+
+
+def _plain(text: str) -> str:
+    """Return a name without what veristat's reader takes for the end of a column."""
+    return text.replace(",", ";").replace("\n", " ")

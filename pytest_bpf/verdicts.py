@@ -1,0 +1,326 @@
+"""Budgets and baselines on pytest's side: what is found of a test fails that test.
+
+A test is measured from its setup to the end of its call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_bpf import matrix_names, options
+from pytest_bpf.budgets import kept, limits, results
+from pytest_bpf.budgets.allowed import parse_lines
+from pytest_bpf.budgets.findings import Finding, as_dict
+from pytest_bpf.budgets.judge import judge
+from pytest_bpf.budgets.quantity import shown
+from pytest_bpf.costs import costs_of
+from pytest_bpf.costs.figure import METRICS, Figure
+from pytest_bpf.costs.recorded import figures_of
+from pytest_bpf.costs.together import together
+from pytest_bpf.errors import BpfError, BudgetError, BudgetWarning, UnavailableError
+from pytest_bpf.fixtures import LOADER, MEASURED
+from pytest_bpf.kernel.running import release
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+
+    from pytest_bpf.budgets.kept import Baseline
+    from pytest_bpf.budgets.limits import Limit
+    from pytest_bpf.budgets.results import Key
+    from pytest_bpf.costs.span import Span
+    from pytest_bpf.costs.workload import Costs
+    from pytest_bpf.loader import Loader
+    from pytest_bpf.objects import Object
+
+NAME = "bpf-verdicts"
+"""Under which the plugin is registered."""
+
+RESULTS = "bpf_results"
+"""The attribute of a test's report that has its figures and findings, as plain values."""
+
+
+@dataclass
+class Trial:
+    """One test: its limits, what is measured in it, and what was found."""
+
+    limits: list[Limit]
+    watched: list[tuple[Object, Span]] = field(default_factory=list)
+    why_not: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    figures: dict[Key, Figure] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    passed: bool = False
+
+    def watch(self, obj: Object) -> None:
+        """Measure an object from here on."""
+        span = costs_of(obj)
+        try:
+            span.__enter__()
+        except UnavailableError as error:
+            self.why_not = str(error)
+        else:
+            self.watched.append((obj, span))
+
+    def end(self, *, failed: bool = False) -> list[tuple[str, Costs]]:
+        """Stop measuring; return what each object cost, and from now on measure nothing."""
+        measured = []
+        for obj, span in reversed(self.watched):
+            try:
+                span.__exit__(BpfError if failed else None)
+                measured += [] if failed else [(obj.path.name, span.costs)]
+            except BpfError as error:
+                self.why_not = f"{obj.path.name} was closed before the end of the test ({error})"
+        self.watched = []
+        return measured[::-1]
+
+
+TRIAL = pytest.StashKey[Trial]()
+
+
+def register(config: pytest.Config) -> None:
+    """Judge this session's tests; raises `pytest.UsageError` for what cannot be understood."""
+    if config.pluginmanager.has_plugin(NAME):
+        return
+    try:
+        default = default_limits(config)
+        baseline = open_baseline(config)
+    except BpfError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(Verdicts(config, default, baseline), NAME)
+
+
+def default_limits(config: pytest.Config) -> list[Limit]:
+    """Return the limits for all tests: those of the command line before those of the ini file."""
+    given: list[str] = config.getoption("bpf_budget") or []
+    lines: list[str] = config.getini("bpf_budget")
+    found = [limit for line in given for limit in limits.parse_line(line, "command line")]
+    found += [limit for line in lines if line for limit in limits.parse_line(line, "ini")]
+    return limits.effective(found)
+
+
+def open_baseline(config: pytest.Config) -> Baseline | None:
+    """Return the baseline that this session compares with; None when it compares with none."""
+    chosen = options.baselines(config)
+    if not chosen.compared:
+        return None
+    return kept.Baseline.open(
+        chosen.compared,
+        parse_lines(config.getini("bpf_allowed")),
+        required=chosen.required,
+        accepting=chosen.updating,
+    )
+
+
+def marker_limits(item: pytest.Item) -> list[Limit]:
+    """Return the limits of an item's markers, the closest first; raises `LimitError`."""
+    return [
+        limit
+        for mark in item.iter_markers("bpf_budget")
+        for limit in limits.parse(mark.args, mark.kwargs, "marker")
+    ]
+
+
+class Verdicts:
+    """Measures and judges the tests of a process."""
+
+    def __init__(
+        self, config: pytest.Config, default: Sequence[Limit], baseline: Baseline | None
+    ) -> None:
+        self._config = config
+        self._default = default
+        self._baseline = baseline
+        self._tests: dict[str, pytest.Item] = {}
+        self._current: Trial | None = None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Begin, with what the module has loaded already."""
+        if _concerned(item):
+            trial = Trial(limits.effective([*marker_limits(item), *self._default]))
+            item.stash[TRIAL], item.stash[MEASURED] = trial, []
+            self._current = trial
+            for obj in _objects(item):
+                trial.watch(obj)
+        return (yield)
+
+    def pytest_bpf_object_loaded(self, obj: Object) -> None:
+        """Measure what a test loads from here on: compiling it is no time of the workload."""
+        if self._current is not None:
+            self._current.watch(obj)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """At the end of the call, judge; what is broken fails the test."""
+        trial = item.stash.get(TRIAL, None)
+        if trial is None:
+            return (yield)
+        try:
+            result = yield
+        except BaseException as error:
+            trial.findings += getattr(error, "findings", ())
+            self._end(trial, failed=True)
+            raise
+        self._measured(item, trial)
+        findings = judge(trial.limits, trial.figures.values())
+        if self._baseline:
+            findings += kept.compared(self._baseline, trial.figures)
+        trial.findings += findings
+        decide(item, findings)
+        trial.passed = True
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put figures and findings into the report of the call."""
+        report = yield
+        trial = item.stash.get(TRIAL, None)
+        if trial is None:
+            return report
+        if report.when == "setup" and not report.passed:
+            self._end(trial, failed=True)
+        if report.when == "call":
+            setattr(report, RESULTS, _as_plain(trial, self._test(item)))
+        if report.when == "teardown":
+            report.user_properties += _properties(trial.figures.values())
+        return report
+
+    def _end(self, trial: Trial, *, failed: bool = False) -> list[tuple[str, Costs]]:
+        self._current = None
+        return trial.end(failed=failed)
+
+    def _measured(self, item: pytest.Item, trial: Trial) -> None:
+        """Keep what the test measured by itself, and of the rest what it cost as a whole."""
+        own = list(figures_of(item.stash[MEASURED]))
+        known = {(figure.metric, figure.subject) for figure in own if figure.value is not None}
+        figures = own
+        for source, figure in together(self._end(trial)):
+            if source:
+                trial.sources[figure.subject] = source
+            if (figure.metric, figure.subject) not in known:
+                figures.append(figure)
+        if trial.why_not:
+            figures += [
+                Figure.missing(limit.metric, limit.subject, trial.why_not, "kernel")
+                for limit in trial.limits
+            ]
+        test = self._test(item)
+        self._claim(test, item)
+        compilers = {str(compiler) for made in _loaders(item) for compiler in made.compilers}
+        trial.figures = kept.keyed(test, ", ".join(sorted(compilers)), figures)
+
+    def _test(self, item: pytest.Item) -> str:
+        """Return the test's id in baselines: its node id without the kernel."""
+        test = item.nodeid
+        for name in self._config.stash.get(matrix_names.NAMES, []):
+            test = matrix_names.without(test, name)
+        return test
+
+    def _claim(self, test: str, item: pytest.Item) -> None:
+        """Take a test's key for ``item``; fail the test when another one has it."""
+        if self._tests.setdefault(test, item) is not item:
+            pytest.fail(
+                f"two tests have the key {test!r} in baselines, and {self._tests[test].nodeid} ran "
+                "before: give one of them another name, or run it once",
+                pytrace=False,
+            )
+
+
+class Budget:
+    """What the fixture ``bpf_budget`` gives."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+
+    def __call__(self, *measured: Any, **given: Any) -> list[Finding]:
+        """Hold what was measured against limits, here and now, and keep its figures.
+
+        ``measured`` are figures, or what has ``figures``: costs, runs, latencies; ``given`` are
+        limits as in the marker, with ``program`` or ``map``. Without limits the figures are only
+        kept, for the marker and the baseline. Raises `BudgetError` for what is broken.
+        """
+        figures = list(figures_of(measured))
+        self._item.stash.setdefault(MEASURED, []).extend(figures)
+        if not given:
+            return []
+        findings = judge(limits.parse([], given, "test"), figures)
+        broken = _broken(self._item, findings)
+        if broken:
+            raise BudgetError(_text(self._item, broken), broken)
+        self._item.stash[TRIAL].findings += findings
+        return findings
+
+
+def decide(item: pytest.Item, findings: Sequence[Finding]) -> None:
+    """Warn of missed targets, and fail the test for what is broken."""
+    broken = _broken(item, findings)
+    if broken:
+        pytest.fail(_text(item, broken), pytrace=False)
+    try:
+        for finding in findings:
+            if finding.verdict == "warning":
+                item.warn(BudgetWarning(finding.headline))
+    except BudgetWarning as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _broken(item: pytest.Item, findings: Sequence[Finding]) -> list[Finding]:
+    failing = {"fail"}
+    if options.settings(item.config).strict:
+        failing |= {"inconclusive", "not measured"}
+    return [finding for finding in findings if finding.verdict in failing]
+
+
+def _text(item: pytest.Item, broken: Sequence[Finding]) -> str:
+    verbosity = item.config.get_verbosity()
+    lines = []
+    for finding in broken:
+        strict = "" if finding.verdict == "fail" else "--bpf-strict: "
+        lines.append(f"{strict}{finding.headline}")
+        lines += [f"    {line}" for line in finding.details(verbosity)]
+    return "\n".join(lines)
+
+
+def _concerned(item: pytest.Item) -> bool:
+    names = getattr(item, "fixturenames", ())
+    return bool({"bpf", "bpf_module", "bpf_budget"} & set(names)) or bool(
+        item.get_closest_marker("bpf_budget")
+    )
+
+
+def _loaders(item: pytest.Item) -> list[Loader]:
+    """Return the loaders of a test: its own, and its module's when it asks for that."""
+    nodes = item.listchain() if "bpf_module" in getattr(item, "fixturenames", ()) else [item]
+    return [node.stash[LOADER] for node in nodes if LOADER in node.stash]
+
+
+def _objects(item: pytest.Item) -> list[Object]:
+    return [obj for made in _loaders(item) for obj in made.objects]
+
+
+def _properties(figures: Iterable[Figure]) -> list[tuple[str, object]]:
+    """Return figures as JUnit's file has them: ``("bpf run_time of prog count", "84.2 ns")``."""
+    return [
+        (
+            f"bpf {figure.metric}{figure.subject and f' of {figure.subject}'}",
+            shown(figure.value, METRICS[figure.metric].unit),
+        )
+        for figure in figures
+        if figure.value is not None
+    ]
+
+
+def _as_plain(trial: Trial, test: str) -> dict[str, Any]:
+    """Return what the controller needs, of types that travel between processes."""
+    kernel = release()
+    return {
+        "test": test,
+        "passed": trial.passed,
+        "figures": results.text(results.Results(trial.figures)),
+        "findings": [{"test": test, "kernel": kernel, **as_dict(f)} for f in trial.findings],
+        "sources": dict(trial.sources),
+    }

@@ -1,0 +1,395 @@
+"""The marker and the fixture ``bpf_budget`` in sessions of their own, on the running kernel."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.bpf_requires(attach="xdp", map_type="ringbuf")
+
+SOURCE = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4096);
+} events SEC(".maps");
+SEC("xdp") int look(struct xdp_md *ctx)
+{
+    __u64 now = bpf_ktime_get_ns();
+    bpf_ringbuf_output(&events, &now, sizeof(now), 0);
+    return XDP_PASS;
+}
+SEC("xdp") int other(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+PRELUDE = """
+import pytest
+from pytest_bpf import BudgetError, BudgetWarning
+from pytest_bpf.costs.figure import Figure
+
+budget = pytest.mark.bpf_budget
+
+def drive(bpf, runs=100, source="look.bpf.c"):
+    obj = bpf.load(source)
+    obj.programs["look"].test_run(bytes(64), repeat=runs)
+    return obj
+
+def batches(value, lower, upper, name="look"):
+    return Figure("run_time", f"prog {name}", value, lower, upper, "clock", samples=(value,) * 9)
+
+"""
+
+ALL = """
+# -- the marker alone
+
+@budget(run_time="1ns", program="look")
+def test_dear(bpf): drive(bpf)
+
+@budget(run_time="1s", verified_insns=1000, missed=0, cpu="400%", memory="1GB", map_memory="1MB")
+def test_cheap(bpf): drive(bpf)
+
+@budget(run_time="1s", program="other")
+def test_idle(bpf): drive(bpf)
+
+@budget(run_time="1s")
+def test_all_idle(bpf): bpf.load("look.bpf.c")
+
+@budget(run_time="1s", program="lok")
+def test_misspelt(bpf): drive(bpf)
+
+@budget(map_memory="4kB", map="events")
+def test_large(bpf): drive(bpf)
+
+@budget(run_time="1s", program="look")
+def test_closed(bpf): drive(bpf).close()
+
+# -- what the test measures itself
+
+@budget(run_time="1us", program="look")
+def test_broken(bpf, bpf_budget):
+    drive(bpf)
+    bpf_budget(batches(1200, 1100, 1300))
+
+@budget(run_time="1us", program="look")
+def test_undecided(bpf_budget): bpf_budget(batches(1050, 900, 1300))
+
+@budget(run_time="1ns", instructions=1, program="look")
+def test_measured(bpf, bpf_measure):
+    program = bpf.load("look.bpf.c").programs["look"]
+    bpf_measure(program, lambda: program.test_run(bytes(64), repeat=10), batches=5)
+
+@budget(run_time="1ns", program="look")
+def test_costs(bpf, bpf_costs):
+    obj = bpf.load("look.bpf.c")
+    with bpf_costs(obj):
+        obj.programs["look"].test_run(bytes(64), repeat=10)
+
+# -- the fixture
+
+def test_fixture(bpf_budget):
+    assert [f.verdict for f in bpf_budget(batches(5, 4, 6), run_time="10ns")] == ["pass"]
+    with pytest.raises(BudgetError, match="5 ns breaks its limit of 3 ns"):
+        bpf_budget(batches(5, 4, 6), run_time="3ns")
+    with pytest.raises(BudgetError, match="no program 'other' in this test"):
+        bpf_budget(batches(5, 4, 6), run_time="3ns", program="other")
+    with pytest.raises(Exception, match="int is nothing measured"):
+        bpf_budget(5, run_time="3ns")
+
+def test_fixture_fails(bpf_budget):
+    bpf_budget([batches(5, 4, 6), batches(8, 7, 9, "other")], run_time="6.5ns")
+
+# -- events
+
+@budget(loss="0%", events_per_second=1, events=1)
+def test_reads(bpf):
+    obj = bpf.load("look.bpf.c")
+    with obj.maps["events"].events() as events:
+        obj.programs["look"].test_run(bytes(64), repeat=10)
+        assert len(events.read(count=10)) == 10
+
+@budget(loss="0%")
+def test_full(bpf):
+    obj = bpf.load("look.bpf.c")
+    events = obj.maps["events"].events()
+    obj.programs["look"].test_run(bytes(64), repeat=1000)
+    events.read()
+
+@budget(loss="0%")
+def test_nobody_reads(bpf): drive(bpf)
+
+# -- the guide
+
+@budget("guide")
+@pytest.mark.parametrize("percent", [1, 3, 6])
+def test_guide(bpf_budget, percent):
+    bpf_budget(Figure.certain("cpu", "", percent / 100, "clock"))
+
+# -- classes, modules, several objects
+
+@budget(verified_insns=1000)
+class TestClass:
+    def test_by_class(self, bpf): drive(bpf)
+
+    @budget(verified_insns=1)
+    def test_by_itself(self, bpf): drive(bpf)
+
+@pytest.fixture(scope="module")
+def look(bpf_module): return bpf_module.load("look.bpf.c").programs["look"]
+
+@budget(run_cnt=10, program="look")
+@pytest.mark.parametrize("runs", [9, 10, 11])
+def test_module(look, runs): look.test_run(bytes(64), repeat=runs)
+
+@budget(verified_insns=1, program="again.bpf.c:look")
+def test_two_objects(bpf):
+    drive(bpf)
+    drive(bpf, source="again.bpf.c")
+
+# -- tests that end otherwise
+
+@budget(run_time="1ns")
+def test_wrong(bpf):
+    drive(bpf)
+    assert 1 == 2
+
+@budget(run_time="1ns")
+def test_skipped(bpf): pytest.skip("not today")
+
+@pytest.mark.xfail(reason="too dear", strict=True)
+@budget(run_time="1ns", program="look")
+def test_expected(bpf): drive(bpf)
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a session said: of each test, in its section, in JUnit's file."""
+
+    output: str
+    messages: dict[str, str]
+    properties: dict[str, dict[str, str]]
+
+    @property
+    def failed(self) -> set[str]:
+        return set(self.messages)
+
+    @property
+    def section(self) -> list[str]:
+        """The section's lines, with single spaces."""
+        _, _, rest = self.output.partition("bpf: budgets and baselines")
+        lines = rest.split("\n", 1)[-1].split("\n===")[0].splitlines()
+        return [re.sub(r"\s+", " ", line) for line in lines] if rest else []
+
+    def line(self, test: str) -> str:
+        (line,) = [line for line in self.section if f"::{test} " in line]
+        return line
+
+
+def session_in(folder: Path, text: str, *args: str) -> Session:
+    (folder / "look.bpf.c").write_text(SOURCE)
+    (folder / "again.bpf.c").write_text(SOURCE)
+    (folder / "test_it.py").write_text(PRELUDE + text)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=junit.xml"]
+    done = subprocess.run(
+        [*command, *args], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+    messages, properties = {}, {}
+    for case in ET.parse(folder / "junit.xml").iter("testcase"):
+        name = case.get("name", "")
+        for failure in (*case.findall("failure"), *case.findall("error")):
+            messages[name] = failure.text or ""
+        found = case.iter("property")
+        properties[name] = {p.get("name", ""): p.get("value", "") for p in found}
+    return Session(done.stdout, messages, properties)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """The session of all the tests above, run once."""
+    return session_in(tmp_path_factory.mktemp("budgets"), ALL, "-v")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Callable[..., Session]:
+    return lambda text, *args: session_in(tmp_path, text, *args)
+
+
+def test_the_marker_alone_measures_and_fails_the_test_itself(told: Session) -> None:
+    assert re.match(
+        r"prog look: run_time [\d.,]+ [nu]s breaks its limit of 1 ns: \+.* \(\+.* %\)\n"
+        r"    limit of the marker\n",
+        told.messages["test_dear"],
+    )
+    assert told.line("test_dear").startswith("fail test_it.py::test_dear prog look run_time ")
+    assert "test_cheap" not in told.failed
+    assert re.match("map events: map_memory .* breaks its .* 4 kB", told.messages["test_large"])
+
+
+def test_a_program_that_never_ran_fails(told: Session) -> None:
+    assert told.messages["test_idle"].startswith("prog other: never ran, so its limit, run_time 1")
+    assert told.messages["test_all_idle"].startswith("no program: never ran, so its limit")
+    assert "not measured test_it.py::test_cheap prog other run_time not measured: never ran" in (
+        "\n".join(told.section)
+    )
+
+
+def test_a_name_that_is_not_there_fails(told: Session) -> None:
+    assert told.messages["test_misspelt"].startswith(
+        "there is no program 'lok' in this test to limit; did you mean 'look'?"
+    )
+
+
+def test_an_object_that_the_test_closed_is_not_measured(told: Session) -> None:
+    assert "run_time not measured: look.bpf.c was closed before the end of" in (
+        told.line("test_closed")
+    )
+
+
+def test_what_the_test_measures_goes_before_what_was_read_in_one_go(told: Session) -> None:
+    assert told.messages["test_broken"] == (
+        "prog look: run_time 1.2 us breaks its limit of 1 us: +200 ns (+20 %)\n"
+        "    limit of the marker\n"
+        "    between 1.1 us and 1.3 us\n"
+        "    by the instrument 'clock', 9 batches"
+    )
+    assert told.line("test_undecided").startswith("inconclusive ")
+    assert "test_undecided" not in told.failed
+    assert "5 batches" in told.messages["test_measured"]
+    assert "instructions" not in told.messages["test_measured"]
+    assert "read in one go" in told.messages["test_costs"]
+
+
+def test_the_fixture_judges_at_once(told: Session) -> None:
+    assert "test_fixture" not in told.failed
+    assert "BudgetError: prog other: run_time 8 ns breaks" in told.messages["test_fixture_fails"]
+    assert "bpf_budget([batches(5, 4, 6)" in told.messages["test_fixture_fails"]
+
+
+def test_losses_are_known_from_the_test_s_own_readers(told: Session) -> None:
+    assert not told.failed & {"test_reads", "test_full", "test_nobody_reads"}
+    assert "loss not measured: ring buffer 'events' was full" in told.line("test_full")
+    assert "loss not measured: no ring or perf buffer was read" in told.line("test_nobody_reads")
+    assert told.properties["test_reads"]["bpf events of map events"] == "10"
+
+
+def test_the_guide_warns_of_a_missed_target_and_fails_beyond_the_alarm(told: Session) -> None:
+    assert {name for name in told.failed if "guide" in name} == {"test_guide[6]"}
+    assert told.messages["test_guide[6]"].startswith(
+        "cpu 6 % breaks its limit of 5 %: +1 points (+20 %)"
+    )
+    assert "BudgetWarning: cpu 3 % misses its target of 2 %: +1 points (+50 %)" in told.output
+    assert "warning test_it.py::test_guide[3] - cpu 3 %, target 2 %" in "\n".join(told.section)
+
+
+def test_marks_add_up_the_closest_first(told: Session) -> None:
+    assert "test_by_class" not in told.failed
+    assert "verified_insns" in told.messages["test_by_itself"]
+
+
+def test_objects_of_a_module_are_judged_by_what_each_test_made_them_do(told: Session) -> None:
+    assert {name for name in told.failed if "module" in name} == {"test_module[11]"}
+    assert told.messages["test_module[11]"].startswith(
+        "prog look: run_cnt 11 breaks its limit of 10: +1 (+10 %)"
+    )
+
+
+def test_programs_of_one_name_are_told_apart(told: Session) -> None:
+    message = told.messages["test_two_objects"]
+    assert message.startswith("prog again.bpf.c:look: verified_insns ")
+    assert "prog look.bpf.c:look" not in message
+
+
+def test_a_test_that_ends_otherwise_is_not_judged(told: Session) -> None:
+    assert "assert 1 == 2" in told.messages["test_wrong"]
+    assert "never ran" not in told.messages["test_wrong"]
+    assert "breaks its limit" not in told.messages["test_wrong"]
+    assert not told.failed & {"test_skipped", "test_expected"}
+    assert "1 skipped, 1 xfailed" in told.output
+
+
+def test_figures_are_properties_in_junit_s_file(told: Session) -> None:
+    properties = told.properties["test_dear"]
+    assert properties["bpf run_cnt of prog look"] == "100"
+    assert re.fullmatch(r"[\d.,]+ [nu]s", properties["bpf run_time of prog look"])
+
+
+def test_strict_fails_what_is_not_decided(session: Callable[..., Session]) -> None:
+    told = session(
+        """
+@budget(run_time="1us", program="look")
+def test_undecided(bpf_budget): bpf_budget(batches(1050, 900, 1300))
+
+@budget(overhead="5%")
+def test_unmeasured(bpf): drive(bpf)
+""",
+        "--bpf-strict",
+    )
+    assert told.messages["test_undecided"].startswith(
+        "--bpf-strict: prog look: run_time 1.05 us lies between 900 ns and 1.3 us: it cannot "
+    )
+    assert told.messages["test_unmeasured"].startswith("--bpf-strict: overhead not measured: ")
+
+
+def test_marker_before_command_line_before_ini(
+    session: Callable[..., Session], tmp_path: Path
+) -> None:
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nbpf_budget =\n    verified_insns = 1\n    overhead = 1%\n"
+    )
+    text = """
+@budget(verified_insns=1000)
+def test_marker(bpf): drive(bpf)
+
+def test_none(bpf): drive(bpf)
+
+def test_without_bpf(): pass
+"""
+    told = session(text)
+    assert told.failed == {"test_none"}
+    assert "verified_insns" in told.messages["test_none"]
+    assert "limit of the ini" in told.messages["test_none"]
+    assert not session(text, "--bpf-budget", "verified_insns=2000").failed
+
+
+def test_mistakes_are_refused_at_collection(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+        @pytest.mark.bpf_budget(run_tme="1us")
+        def test_x(bpf): assert 0
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: test_it.py::test_x: there is no metric 'run_tme' to limit; did you mean 'run_*"]
+    )
+    result = pytester.runpytest_subprocess("--bpf-budget", "cpu=fast")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: cpu: 'fast' is not a share; write '2%', '0.1%'"])
+
+
+def test_with_workers(session: Callable[..., Session]) -> None:
+    pytest.importorskip("xdist")
+    told = session(
+        """
+@budget(run_time="1ns", program="look")
+@pytest.mark.parametrize("n", range(2))
+def test_dear(bpf, n): drive(bpf)
+""",
+        "-n2",
+    )
+    assert len(told.failed) == 2
+    assert sum(line.startswith("fail ") for line in told.section) == 2
