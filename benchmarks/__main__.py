@@ -8,13 +8,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import exact, load_cached, startup, whole_test
+from benchmarks import exact, load_cached, rates, startup, whole_test
 from benchmarks.report import machine
 from pytest_bpf.kernel.privilege import privilege
 
 LEGEND = "Medians, with quartiles and the least; ratios and differences with a 95 % interval."
 MARK = "<!-- the last run -->\n"
-ALL = {"whole_test": whole_test, "load_cached": load_cached, "startup": startup, "exact": exact}
+ALL = {
+    "whole_test": whole_test,
+    "load_cached": load_cached,
+    "startup": startup,
+    "exact": exact,
+    "rates": rates,
+}
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ static __always_inline void multiply(int count)
 #define WITH_MORE(name, work, count, more)                                                         \
     TRACED(name, work(count))                                                                      \
     TRACED(name##_more, work(more))                                                                \
-    TRACED(name##_1, work(count); asm volatile("r0 += 1" ::: "r0"))
+    TRACED(name##_1, work(count); asm volatile("r0 = 0" ::: "r0"))
 
 WITH_MORE(look, look_up, 30, 34)
 WITH_MORE(update, update_it, 10, 11)

@@ -2,22 +2,36 @@
 
 Three things make two runs of the same program differ, and each is dealt with:
 
-* batches differ: their medians are compared, and how sure these are is found by drawing the
-  batches again, in stretches (`pytest_bpf.costs.intervals`);
-* the machine is slower today: where a fixed program was measured beside each batch, each batch is
-  taken in proportion to that;
-* a program that is loaded anew lies elsewhere in memory, and so do its maps: that makes a percent
-  or more, which no number of batches in one run can show. Such a `DRIFT` is assumed in each run.
+* the machine was disturbed: a fixed program that was measured beside each batch tells when, and
+  these batches do not count. Where too few are left nothing is decided; so it is on a machine that
+  is slower than the one before;
+* the batches that are left differ: their lower deciles are compared (an interrupt only ever adds),
+  and how sure these are is found by drawing the batches again (`pytest_bpf.costs.intervals`);
+* a program that is loaded anew lies elsewhere in memory, and so do its maps: that makes about a
+  percent, which no number of batches in one run can show. Such a `DRIFT` is assumed in each run.
 
 A verdict other than "inconclusive" needs the whole 95 % interval on one side of the room.
+
+One load in thirty has bad luck with its memory for all of its life, and costs a tenth or more. So
+"slower" is to be confirmed by loading and measuring again (`confirmed`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_bpf.costs.intervals import CONFIDENCE, SEED, medians
+from pytest_bpf.costs.intervals import (
+    FEWEST,
+    LOW,
+    MEDIAN,
+    NEAR,
+    OUTSIDE,
+    SEED,
+    drawn,
+    floor,
+    undisturbed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +40,12 @@ if TYPE_CHECKING:
 
 Outcome = Literal["slower", "same", "faster", "inconclusive"]
 
-DRIFT = 0.015
+DRIFT = 0.01
 """Standard deviation of a run time from one run to another, as a share of it; `rates` measures."""
 
 
-FEWEST = 8
-"""Batches without which a median of times is anybody's guess."""
+CONFIRMED, ATTEMPTS = 2, 4
+"""How many loads must say "slower", and after how many it is left undecided."""
 
 
 @dataclass(frozen=True)
@@ -49,47 +63,74 @@ class Samples:
 class Change:
     """How much ``after`` is above ``before``, and between what that lies with 95 % confidence.
 
-    In the unit of ``before``, at the machine's speed then.
+    In the samples' unit. ``why`` says why a verdict is "inconclusive" whatever the interval is.
     """
 
     verdict: Outcome
     value: float
     lower: float
     upper: float
+    why: str = ""
 
 
 def change(before: Samples, after: Samples, room: float, *, drift: float = DRIFT) -> Change:
     """Say whether ``after`` is slower than ``before`` by more than ``room``, in the samples' unit.
 
     ``drift`` is the standard deviation between runs, as a share of what is measured; 0 where
-    nothing of the kind exists, as in exact mode. "same" is not more than ``room`` above, and not
-    clearly that far below, which is "faster". With less than `FEWEST` samples on a side nothing is
-    certain that is left to chance.
+    nothing is left to chance, as in exact mode. "same" is not more than ``room`` above, and not
+    clearly that far below, which is "faster". Each side needs one sample at least.
     """
     import numpy as np  # noqa: PLC0415 (it takes 90 ms, and most sessions compare nothing)
 
-    speed = float(np.median(before.reference)) if len(before.reference) else 1.0
-    old, new = (_at_speed(side, speed) for side in (before, after))
-    value = float(np.median(new) - np.median(old))
-    drawn: Floats = medians(new, SEED + 1) - medians(old, SEED)
+    old, new, why = _counting(before, after)
+    share = LOW if len(before.reference) and len(after.reference) else MEDIAN
+    if drift and min(len(old), len(new)) < FEWEST:
+        why = why or f"it takes {FEWEST} batches, there are {len(old)} before and {len(new)} now"
+    if why:
+        old, new = list(before.values), list(after.values)
+    was, now = (float(np.quantile(side, share)) for side in (old, new))
+    more: Floats = drawn(new, share, SEED + 1) - drawn(old, share, SEED)
     if drift:
-        spread = drift * float(np.hypot(np.median(old), np.median(new)))
-        drawn = drawn + np.random.default_rng(SEED).normal(0.0, spread, len(drawn))
-    outside = (1 - CONFIDENCE) / 2
-    lower, upper = (float(bound) for bound in np.quantile(drawn, (outside, 1 - outside)))
-    guessed = drift and min(len(old), len(new)) < FEWEST
-    return Change("inconclusive" if guessed else _verdict(lower, upper, room), value, lower, upper)
+        more = more + np.random.default_rng(SEED).normal(0.0, drift * np.hypot(was, now), len(more))
+    lower, upper = (float(bound) for bound in np.quantile(more, OUTSIDE))
+    verdict: Outcome = "inconclusive" if why else _verdict(lower, upper, room)
+    return Change(verdict, now - was, lower, upper, why)
 
 
-def _at_speed(of: Samples, speed: float) -> Floats:
-    """Return the samples as they were on a machine on which the fixed program reads ``speed``."""
-    import numpy as np  # noqa: PLC0415
+def confirmed(changes: Sequence[Change]) -> Change | None:
+    """Return what several loads of the same say together, None while another one is needed.
 
-    values = np.asarray(of.values, dtype=float)
-    if not len(of.reference):
-        return values
-    at_speed: Floats = values * speed / np.asarray(of.reference, dtype=float)
-    return at_speed
+    The first that is not slower settles it; "slower" takes `CONFIRMED` of them. After `ATTEMPTS`
+    without either it is inconclusive.
+    """
+    slower = [each for each in changes if each.verdict == "slower"]
+    passing = [each for each in changes if each.verdict in {"same", "faster"}]
+    if passing:
+        return passing[0]
+    if len(slower) >= CONFIRMED:
+        return slower[0]
+    if len(changes) < ATTEMPTS:
+        return None
+    return replace(changes[-1], verdict="inconclusive")
+
+
+def _counting(before: Samples, after: Samples) -> tuple[list[float], list[float], str]:
+    """Return the undisturbed samples of both, or why there are not enough of them."""
+    if not len(before.reference) or not len(after.reference):
+        return list(before.values), list(after.values), ""
+    least = min(floor(before.reference), floor(after.reference))
+    old = undisturbed(before.values, before.reference, least)
+    new = undisturbed(after.values, after.reference, least)
+    for side, kept, when in ((before, old, "before"), (after, new, "now")):
+        if len(kept) < FEWEST <= len(side.values):
+            slower = floor(side.reference) / least - 1
+            why = (
+                f"the machine was {slower:.0%} slower {when}"
+                if slower > NEAR - 1
+                else f"the machine was disturbed {when}"
+            )
+            return old, new, f"{why}: {len(kept)} of {len(side.values)} batches count"
+    return old, new, ""
 
 
 def _verdict(lower: float, upper: float, room: float) -> Outcome:

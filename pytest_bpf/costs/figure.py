@@ -37,11 +37,12 @@ class Figure:
 
     ``subject`` is empty for a workload as a whole. Between ``lower`` and ``upper`` lies the true
     value with 95 % confidence; both equal ``value`` where nothing is left to chance. ``samples``
-    are the batches that ``value`` is the median of, in the order they were measured, to be
-    compared with those of another run. ``reference``, where there is one, is what a fixed program
-    read right beside each of them: a machine that is slower today is so for both, and their
-    quotients compare. ``lower`` and ``upper`` are None where one batch says nothing of its spread.
-    ``value`` is None for what could not be measured, and ``why_not`` says why.
+    are the batches, in the order they were measured, to be compared with those of another run, and
+    ``value`` is their median. ``reference``, where there is one, is what a fixed program read
+    right beside each of them, in ns: it tells those in which the machine was disturbed, and
+    ``value`` is the lower decile of the others. ``lower`` and ``upper`` are None where one batch
+    says nothing of its spread. ``value`` is None for what could not be measured, and ``why_not``
+    says why.
     """
 
     metric: str

@@ -1,4 +1,4 @@
-"""How sure a median is: from the batches themselves, drawn again.
+"""What stands for a series of batches, and how sure it is: from the batches, drawn again.
 
 A machine that others use is slow for a while, then fast for a while, so neighbouring batches
 resemble each other. Whole stretches of them are drawn, not single ones (the moving-block
@@ -27,6 +27,20 @@ DRAWS = 2000
 SEED = 1
 CONFIDENCE = 0.95
 
+FEWEST = 8
+"""Batches without which a median of times is anybody's guess."""
+
+NEAR, LEAST = 1.05, 0.05
+"""What a batch may read of the fixed program, and the quantile that is the least it reads."""
+
+MEDIAN, LOW = 0.5, 0.1
+"""The quantiles that stand for a series: of times whose disturbances are known, the lower decile.
+
+Interrupts only ever add, and may hit half of the batches when these are long.
+"""
+
+OUTSIDE = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
 
 def drawn_again(count: int, seed: int = SEED) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return `DRAWS` rows of ``count`` places in a series of that length, stretch by stretch."""
@@ -38,22 +52,37 @@ def drawn_again(count: int, seed: int = SEED) -> np.ndarray[Any, np.dtype[np.int
     return places.reshape(DRAWS, -1)[:, :count]
 
 
-def medians(samples: Sequence[float] | Floats, seed: int = SEED) -> Floats:
-    """Return the medians of `DRAWS` series drawn again from ``samples``."""
+def drawn(samples: Sequence[float], share: float, seed: int = SEED) -> Floats:
+    """Return the quantile ``share`` (0.5: the median) of `DRAWS` series drawn from ``samples``."""
     import numpy as np  # noqa: PLC0415
 
-    values = np.asarray(samples, dtype=float)
-    drawn: Floats = np.median(values[drawn_again(len(values), seed)], axis=1)
-    return drawn
+    rows = np.sort(np.asarray(samples, dtype=float)[drawn_again(len(samples), seed)], axis=1)
+    below, part = divmod(share * (len(samples) - 1), 1)
+    above = min(int(below) + 1, len(samples) - 1)
+    found: Floats = rows[:, int(below)] * (1 - part) + rows[:, above] * part
+    return found
 
 
-def median_interval(samples: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median of at least one sample, and between what it lies with 95 % confidence."""
+def interval(samples: Sequence[float], share: float = MEDIAN) -> tuple[float, float, float]:
+    """Return a quantile of at least one sample, and where it lies with 95 % confidence."""
     import numpy as np  # noqa: PLC0415
 
-    outside = (1 - CONFIDENCE) / 2
-    lower, upper = np.quantile(medians(samples), (outside, 1 - outside))
-    return float(np.median(samples)), float(lower), float(upper)
+    lower, upper = np.quantile(drawn(samples, share), OUTSIDE)
+    return float(np.quantile(samples, share)), float(lower), float(upper)
+
+
+def floor(reference: Sequence[float]) -> float:
+    """Return what the fixed program reads when nothing disturbs it, as far as a run has seen it."""
+    import numpy as np  # noqa: PLC0415
+
+    return float(np.quantile(reference, LEAST))
+
+
+def undisturbed(samples: Sequence[float], reference: Sequence[float], least: float) -> list[float]:
+    """Return the samples beside which the fixed program read hardly more than ``least``."""
+    return [
+        sample for sample, beside in zip(samples, reference, strict=True) if beside <= NEAR * least
+    ]
 
 
 def mean_interval(samples: Sequence[float], seed: int = SEED) -> tuple[float, float, float]:
@@ -74,11 +103,17 @@ def figure_of(
     instrument: Instrument,
     reference: Sequence[float] = (),
 ) -> Figure:
-    """Return the figure that at least one sample make; one alone has no interval."""
-    if len(samples) == 1:
-        value, lower, upper = samples[0], None, None
+    """Return the figure that at least one sample make; one alone has no interval.
+
+    Its value is their median; with a ``reference`` the lower decile of the undisturbed ones, or of
+    all when these are too few.
+    """
+    quiet = undisturbed(samples, reference, floor(reference)) if reference else samples
+    used = quiet if len(quiet) >= FEWEST else samples
+    if len(used) == 1:
+        value, lower, upper = used[0], None, None
     else:
-        value, lower, upper = median_interval(samples)
+        value, lower, upper = interval(used, LOW if reference else MEDIAN)
     return Figure(
         metric, subject, value, lower, upper, instrument, tuple(samples), tuple(reference)
     )

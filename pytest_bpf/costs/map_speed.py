@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.costs.figure import Figure, Instrument
 from pytest_bpf.costs.instrument import FixedProgram, instrument
 from pytest_bpf.costs.intervals import figure_of
+from pytest_bpf.costs.reference import Reference
 from pytest_bpf.costs.statistics import statistics
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel import assembly, elements, enums, libbpf
@@ -81,18 +82,19 @@ def _measured(of: Map, copied: int, material: int, batches: int) -> MapSpeed:
         def program(*calls: bytes) -> FixedProgram:
             return stack.enter_context(FixedProgram(start + b"".join(calls) + assembly.RETURN_0))
 
-        empty = stack.enter_context(FixedProgram())
+        beside = stack.enter_context(Reference())
         without, looking = program(), program(_looking(copied) * REPEATED)
         programs = {"lookup": looking}
         if not of.flags & READ_ONLY:
             programs["update"] = program(_updating(copied) * REPEATED)
-        for each in (empty, without, *programs.values()):
+        beside.per_run()
+        for each in (without, *programs.values()):
             each.per_run()
         for _ in range(batches):
             base = without.per_run()
             for name, each in programs.items():
                 found[name].append((each.per_run() - base) / REPEATED)
-            reference.append(empty.per_run())
+            reference.append(beside.per_run())
     exact = instrument().exact
     how: Instrument = "exact" if exact else "clock"
 
@@ -101,8 +103,8 @@ def _measured(of: Map, copied: int, material: int, batches: int) -> MapSpeed:
         if not found[name]:
             why = "programs may only read this map (BPF_F_RDONLY_PROG)"
             return Figure.missing(metric, f"map {of.name}", why, how)
-        beside = () if exact else reference
-        return figure_of(metric, f"map {of.name}", found[name], how, beside)
+        read = () if exact else reference
+        return figure_of(metric, f"map {of.name}", found[name], how, read)
 
     return MapSpeed(of.name, figure("lookup"), figure("update"))
 

@@ -1,4 +1,4 @@
-"""What programs ran, batch by batch, and beside each batch what an empty program reads."""
+"""What programs ran, batch by batch, and beside each batch what two fixed programs read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_bpf.costs.instrument import FixedProgram, Instrument, instrument, trampoline
+from pytest_bpf.costs.reference import Reference
 from pytest_bpf.costs.statistics import statistics
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ class Runs:
 class Batch:
     """One batch: ``seconds`` of wall time, of the ``consumer``'s CPU time, a reading by program.
 
-    ``empty`` is what the empty program read right after it, in ns.
+    ``empty`` and ``reference`` are what the empty program and `Reference` read right after it, in
+    ns; 0 for the latter in exact mode, where nothing disturbs.
     """
 
     seconds: float
     consumer: float
     empty: float
+    reference: float
     programs: Mapping[str, Runs]
 
 
@@ -71,11 +74,11 @@ class Meter:
         exact = self.instrument.exact
         with ExitStack() as stack:
             stack.enter_context(statistics())
-            empty = stack.enter_context(FixedProgram())
-            self._empty: Callable[[], float] = empty.per_run
-            if exact:
-                self._empty = lambda: self.instrument.empty
-            self._empty()  # its first run is cold
+            self._fixed: list[FixedProgram | Reference]
+            self._fixed = [] if exact else [FixedProgram(), Reference()]
+            for program in self._fixed:
+                stack.enter_context(program)
+            self._beside()  # their first run is cold
             self._stack = stack.pop_all()
         self.begin()
         return self
@@ -97,8 +100,15 @@ class Meter:
             name: _between(self._before[name], program.info)
             for name, program in self.programs.items()
         }
-        self.batches.append(Batch(seconds, consumed, self._empty(), readings))
+        self.batches.append(Batch(seconds, consumed, *self._beside(), readings))
         self.begin()
+
+    def _beside(self) -> tuple[float, float]:
+        """Return what the empty program and the reference read now."""
+        if not self._fixed:
+            return self.instrument.empty, 0.0
+        empty, reference = (program.per_run() for program in self._fixed)
+        return empty, reference
 
     def empty_of(self, program: Program, batch: Batch) -> float | None:
         """Return what an empty program, called as ``program`` is, read beside a batch."""

@@ -114,5 +114,5 @@ def per_run(meter: Meter, program: Program) -> Figure:
             why = "what an empty program costs that a trampoline calls cannot be measured here"
             return Figure.missing(metric, subject, why, how)
         samples.append(batch.programs[program.name].per_run - empty)
-    reference = () if exact else [batch.empty for batch in ran]
+    reference = () if exact else [batch.reference for batch in ran]
     return figure_of(metric, subject, samples, how, reference)

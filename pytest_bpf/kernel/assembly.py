@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOOKUP, UPDATE = 1, 2
-"""The helpers ``bpf_map_lookup_elem`` and ``bpf_map_update_elem``."""
+LOOKUP, UPDATE, CLOCK = 1, 2, 5
+"""The helpers ``bpf_map_lookup_elem``, ``bpf_map_update_elem`` and ``bpf_ktime_get_ns``."""
 
 PSEUDO_MAP_FD, PSEUDO_KFUNC, PSEUDO_FUNC = 1, 2, 4
 """What a number stands for: a map by descriptor, a kernel function by type, a function here."""

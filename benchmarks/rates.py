@@ -1,0 +1,192 @@
+"""How often a comparison of two runs is wrong: false alarms, and changes that are not found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from benchmarks.rates_run import KINDS, SOURCE
+from benchmarks.report import Report, number
+from pytest_bpf import compile_source
+from pytest_bpf.budgets.statistics import ATTEMPTS, Change, Samples, change, confirmed
+from pytest_bpf.errors import UnavailableError
+from pytest_bpf.vm import kernels, qemu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROUNDS = 260
+"""How many groups of runs, each of which is one comparison a kind of program without a change."""
+
+LOADS = 5
+"""How often a run loads and measures everything: a process of its own."""
+
+ALLOWED = 0.05
+"""The change that is allowed natively; in exact mode none is."""
+
+EXACT_RUNS, EXACT_LOADS = 5, 11
+"""How many machines are restored for exact mode, and the loads in each."""
+
+BATCHES, EXACT_BATCHES = 30, 15
+KERNEL = "debian"
+
+Loaded = dict[str, Samples]
+
+
+def measure(rounds: int) -> Report:
+    """Compare ``rounds`` times natively, and in exact mode as often as is asked of it."""
+    report = Report(
+        "Rates of wrong answers",
+        (
+            "program",
+            "comparisons",
+            "slower",
+            "undecided",
+            "changed by",
+            "found",
+            "undecided",
+            "missed",
+        ),
+    )
+    report.remarks.append(
+        f"Natively, {ALLOWED:.0%} allowed; the change is a tenth more of the same work. Loads that "
+        f"are compared are of two processes, minutes apart; up to {ATTEMPTS} decide."
+    )
+    loads = _native(rounds)
+    for kind, title in KINDS.items():
+        report.rows.append((title, *_cells(loads, kind, "_more", ALLOWED)))
+    report.remarks.append(_load())
+    try:
+        exact = _exact()
+    except UnavailableError as error:
+        report.remarks.append(f"Exact mode not measured: {error}.")
+        return report
+    report.remarks.append(
+        f"In exact mode, nothing allowed; the change is one instruction. {EXACT_RUNS} restored "
+        f"machines with Debian's kernel, {EXACT_LOADS} loads in each."
+    )
+    for kind, title in KINDS.items():
+        report.rows.append((f"{title}, exact mode", *_exact_cells(exact, kind)))
+    return report
+
+
+# -- natively --------------------------------------------------------------------------------------
+
+
+def _native(rounds: int) -> list[Loaded]:
+    """Return loads in the order they were made, ``rounds`` for the baselines and as many after."""
+    needed = rounds + rounds + ATTEMPTS
+    found: list[Loaded] = []
+    while len(found) < needed:
+        found += _run("_more", LOADS, BATCHES)
+        _progress(len(found), needed)
+    return found
+
+
+def _cells(loads: list[Loaded], kind: str, suffix: str, allowed: float) -> tuple[str, ...]:
+    """Compare each load of the first half with loads of the second: another process, minutes on."""
+    half = (len(loads) - ATTEMPTS) // 2
+    unchanged: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
+    shares = []
+    for at in range(half):
+        before = loads[at][kind]
+        again = loads[at + half : at + half + ATTEMPTS]
+        room = allowed * _value(before)
+        unchanged[_settled(before, [load[kind] for load in again], room)] += 1
+        more = [load[kind + suffix] for load in again]
+        changed[_settled(before, more, room)] += 1
+        shares.append(_value(more[0]) / _value(before) - 1)
+    middle = sorted(shares)[half // 2]
+    return (
+        str(half),
+        str(unchanged["slower"]),
+        str(unchanged["inconclusive"]),
+        f"{middle:+.1%}",
+        str(changed["slower"]),
+        str(changed["inconclusive"]),
+        str(changed["same"] + changed["faster"]),
+    )
+
+
+def _settled(before: Samples, loads: Sequence[Samples], room: float) -> str:
+    """Compare with one load after another, until they settle it."""
+    changes: list[Change] = []
+    for after in loads:
+        changes.append(change(before, after, room))
+        found = confirmed(changes)
+        if found is not None:
+            return found.verdict
+    raise AssertionError(f"{len(loads)} loads settle nothing")
+
+
+def _value(of: Samples) -> float:
+    """Return the lower decile, which is what a figure of these samples says, near enough."""
+    return sorted(of.values)[len(of.values) // 10]
+
+
+# -- in exact mode ---------------------------------------------------------------------------------
+
+
+def _exact() -> list[list[Loaded]]:
+    """Return the loads of each restored machine."""
+    qemu.program()
+    kernels.find(KERNEL)
+    compile_source(SOURCE)
+    python = (sys.executable, "-m")
+    machine = (*python, "pytest_bpf.vm", "--exact", "--kernel", KERNEL, "--")
+    found = []
+    for number_ in range(EXACT_RUNS):
+        found.append(_run("_1", EXACT_LOADS, EXACT_BATCHES, *machine))
+        _progress(number_ + 1, EXACT_RUNS)
+    return found
+
+
+def _exact_cells(runs: list[list[Loaded]], kind: str) -> tuple[str, ...]:
+    """Compare each load with one of the next machine."""
+    unchanged: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
+    shares = []
+    for run, following in zip(runs, runs[1:] + runs[:1], strict=True):
+        for load, after in zip(run, following, strict=True):
+            before = load[kind]
+            unchanged[change(before, after[kind], 0.0, drift=0).verdict] += 1
+            more = change(before, after[f"{kind}_1"], 0.0, drift=0)
+            changed[more.verdict] += 1
+            shares.append(more.value)
+    middle = sorted(shares)[len(shares) // 2]
+    return (
+        str(len(shares)),
+        str(unchanged["slower"]),
+        str(unchanged["inconclusive"]),
+        f"{number(middle)} instructions",
+        str(changed["slower"]),
+        str(changed["inconclusive"]),
+        str(changed["same"] + changed["faster"]),
+    )
+
+
+# -- what they share -------------------------------------------------------------------------------
+
+
+def _run(suffix: str, loads: int, batches: int, *through: str) -> list[Loaded]:
+    """Measure in a process of its own, started by the command ``through``."""
+    python = (*through, sys.executable, "-m", "benchmarks.rates_run")
+    command = (*python, suffix, str(loads), "--batches", str(batches))
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    parts = json.loads(done.stdout)
+    return [{name: Samples(*both) for name, both in load.items()} for load in parts]
+
+
+def _load() -> str:
+    return f"Meanwhile the load of the machine was {os.getloadavg()[2]:.1f} (of 15 minutes)."
+
+
+def _progress(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{time.strftime('%X')} {done} of {of} ", end="", file=sys.stderr, flush=True)
