@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object
+    from pytest_bpf.claims import Finding
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -97,9 +98,7 @@ def test_a_small_pid_is_no_system_process_and_a_letter_is_no_name(bpf: Loader) -
 
 
 @pytest.mark.bpf_claim("returning early takes no more to verify", row=5)
-def test_returning_early_takes_no_more_to_verify(
-    bpf: Loader, bpf_claim: Callable[..., None]
-) -> None:
+def test_returning_early_takes_no_more_to_verify(bpf: Loader, bpf_claim: Finding) -> None:
     before, after = (obj.programs["on_call"] for obj in load(bpf, "on_call"))
     assert after.prog_size_jited <= 1.25 * before.prog_size_jited
     old, new = before.verified_insns, after.verified_insns
@@ -111,7 +110,7 @@ def test_returning_early_takes_no_more_to_verify(
 def test_who_is_rejected_costs_a_fraction(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Callable[..., None],
+    bpf_claim: Finding,
     connections: list[Connection],
 ) -> None:
     def costs(name: str, tgid: int) -> tuple[float, float]:

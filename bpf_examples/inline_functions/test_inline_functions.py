@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object, Program
+    from pytest_bpf.claims import Finding
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -88,7 +89,7 @@ def test_both_leave_other_processes_alone(bpf: Loader) -> None:
 
 
 @pytest.mark.bpf_claim("inlined functions take less to verify than called ones", row=3)
-def test_inlined_functions_take_less_to_verify(bpf: Loader, bpf_claim: Callable[..., None]) -> None:
+def test_inlined_functions_take_less_to_verify(bpf: Loader, bpf_claim: Finding) -> None:
     before, after = (obj.programs["on_run"] for obj in load(bpf, "on_run"))
     assert after.prog_size_jited <= 0.9 * before.prog_size_jited
     old, new = before.verified_insns, after.verified_insns
@@ -101,7 +102,7 @@ def test_inlined_functions_take_less_to_verify(bpf: Loader, bpf_claim: Callable[
 def test_inlined_functions_cost_less(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Callable[..., None],
+    bpf_claim: Finding,
     connection: Connection,
 ) -> None:
     def cost(obj: Object, name: str) -> float:
@@ -125,9 +126,7 @@ def test_a_function_answers_the_same_however_it_is_called(bpf: Loader) -> None:
 
 
 @pytest.mark.bpf_claim("inlined functions make a program smaller", row=3, verdict="holds in part")
-def test_sixteen_copies_are_larger_than_sixteen_calls(
-    bpf: Loader, bpf_claim: Callable[..., None]
-) -> None:
+def test_sixteen_copies_are_larger_than_sixteen_calls(bpf: Loader, bpf_claim: Finding) -> None:
     inlined, static, globally = (sixteen(bpf, how) for how in (INLINED, STATIC, GLOBAL))
     once_before, once_after = (obj.programs["on_run"] for obj in load(bpf, "on_run"))
     assert static.verified_insns >= inlined.verified_insns  # each call is followed

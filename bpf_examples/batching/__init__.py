@@ -1,0 +1,1 @@
+"""A hundred events in one record."""

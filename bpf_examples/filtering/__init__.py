@@ -1,0 +1,1 @@
+"""Filtering in the kernel, or in user space."""

@@ -1,0 +1,1 @@
+"""A table of connections that looks after itself, and what that costs."""

@@ -1,0 +1,1 @@
+"""A ring buffer, or a perf buffer for each CPU."""
