@@ -132,7 +132,7 @@ def update(fd: int, keys: bytes, values: bytes, count: int, flags: int = element
             libbpf.call("bpf_map_update_batch", fd, keys, values, ctypes.byref(done), None)
         except OSError as error:
             if error.errno not in LACKING:
-                raise PartlyDoneError(error, done.value) from None
+                raise PartlyDoneError(error, _done(done, count)) from None
         else:
             return
     k, v = len(keys) // count, len(values) // count
@@ -158,7 +158,8 @@ def delete(fd: int, keys: bytes, count: int) -> int:
         except OSError as error:
             if error.errno in LACKING:
                 break
-            deleted, at = deleted + done.value, at + done.value
+            before = _done(done, count - at)
+            deleted, at = deleted + before, at + before
             if error.errno != errno.ENOENT:
                 raise PartlyDoneError(error, at) from None
             at += 1
@@ -177,6 +178,11 @@ def delete(fd: int, keys: bytes, count: int) -> int:
 
     _each([keys[i * size : i * size + size] for i in range(at, count)], delete_one, at)
     return deleted
+
+
+def _done(told: ctypes.c_uint32, asked: int) -> int:
+    """Return how many were done before an error: the kernel may not have come to telling it."""
+    return 0 if told.value == asked else told.value
 
 
 def _each(of: Sequence[_T], do: Callable[[_T], object], done: int = 0) -> None:

@@ -12,10 +12,16 @@ from pytest_bpf.errors import MapError
 from pytest_bpf.kernel import batches, elements, libbpf
 from pytest_bpf.kernel.btf import Btf, Struct, Type, in_kernel, map_types
 from pytest_bpf.kernel.info import MapInfo, memlock, read_info
-from pytest_bpf.objects import found
+from pytest_bpf.objects import found, writing
 from pytest_bpf.objects.contents import Contents
 from pytest_bpf.objects.events import Events, event_type
-from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
+from pytest_bpf.objects.layout import (
+    KEYED_BY_DESCRIPTOR,
+    KEYLESS,
+    MAPS_OF_MAPS,
+    VALUED_BY_DESCRIPTOR,
+    layout,
+)
 from pytest_bpf.objects.map_errors import explained
 from pytest_bpf.objects.percpu import PerCPU, add
 from pytest_bpf.objects.reading import Reader
@@ -174,6 +180,55 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         except KeyError:
             return False
         return True
+
+    def update(self, other: Any = (), /, **more: Any) -> None:
+        """Set the elements of a mapping or of pairs, in bulk; see `update_many`."""
+        self.update_many(other)
+        if more:
+            self.update_many(more)
+
+    def update_many(self, elements: Any, values: Any = None, flag: str = "any") -> int:
+        """Set many elements in one go, and return how many.
+
+        ``elements`` are keys and ``values`` their values, each any iterable or a numpy array; or,
+        without ``values``, what `snapshot` returns, a mapping, or pairs. A per-CPU map's array of
+        values has shape ``(n, possible CPUs)``, or ``(n,)`` for the same on all. ``flag`` is that
+        of `put`.
+
+        They are set in order, each by itself. `MapError` at the first that the kernel refuses: it
+        says how many are set, and these stay. `ValueTypeError`, before anything is set, for keys or
+        values that do not fit.
+        """
+        self._keyed()
+        if flag not in _FLAGS:
+            raise MapError(f"flag {flag!r} is none of {', '.join(_FLAGS)}")
+        keys, values = writing.in_two(self.layout, elements, values)
+        if self.type in KEYED_BY_DESCRIPTOR | VALUED_BY_DESCRIPTOR:
+            for key, value in zip(keys, values, strict=True):
+                self._update(key, value, flag)
+            return len(keys)
+        raw_keys = writing.keys_as_bytes(self.layout, keys)
+        raw_values = writing.values_as_bytes(self.layout, values)
+        try:
+            batches.update(self.fd, raw_keys, raw_values, len(keys), _FLAGS[flag])
+        except batches.PartlyDoneError as error:
+            raise self._partly(error, "set", keys) from None
+        return len(keys)
+
+    def delete_many(self, keys: Any) -> int:
+        """Delete many keys in one go, pass over those that are not there, return how many were.
+
+        ``keys`` is any iterable or a numpy array. `MapError` at the first that the kernel refuses.
+        """
+        self._keyed()
+        keys = keys if hasattr(keys, "__len__") else list(keys)
+        if self.type in KEYED_BY_DESCRIPTOR:
+            return sum(self.pop(key, _ABSENT) is not _ABSENT for key in keys)
+        raw = writing.keys_as_bytes(self.layout, keys)
+        try:
+            return batches.delete(self.fd, raw, len(keys))
+        except batches.PartlyDoneError as error:
+            raise self._partly(error, "deleted", keys) from None
 
     def items(self) -> Any:
         """Return (key, value) pairs, read in bulk."""
@@ -375,6 +430,17 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
                 f"map {self.name!r} is a {self.type} and cannot be {action}; "
                 f"that takes a {' or '.join(sorted(kinds))}"
             )
+
+    def _partly(self, error: batches.PartlyDoneError, action: str, keys: Any) -> MapError:
+        code, done, count = error.errno or 0, error.done, len(keys)
+        why = explained(code, self.type, self.max_entries) or error.strerror
+        key = keys[done]
+        key = key.tolist() if hasattr(key, "dtype") else key
+        return MapError(
+            f"map {self.name!r} ({self.type}): key {key!r} cannot be {action}: {why}; "
+            f"of {count} elements the {done} before it are {action}, the others are not",
+            code,
+        )
 
     def _failed(self, error: OSError, action: str, key: Any = _ABSENT) -> Exception:
         code = error.errno or 0
