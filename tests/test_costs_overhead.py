@@ -124,7 +124,6 @@ def test_it_stops_when_it_is_sure(programs: Callable[..., Program]) -> None:
     found = overhead(programs("by_tracepoint"), getpid, precision=100.0, seconds=60)
     assert (found.rounds, found.sure) == (3, True)
     assert "not sure" not in str(found)
-    assert len(found.samples) == 3
 
 
 @pytest.mark.usefixtures("_few_looks")
@@ -151,7 +150,6 @@ def test_its_figures(programs: Callable[..., Program]) -> None:
     assert (whole.value, whole.lower, whole.upper) == (
         *(found.slow_down.value, found.slow_down.lower, found.slow_down.upper),
     )
-    assert whole.samples == found.samples
     assert found.consumer is not None
 
 

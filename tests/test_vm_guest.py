@@ -71,6 +71,11 @@ def test_exact_figures(request: pytest.FixtureRequest) -> None:
     assert in_a_machine(request, "tests/guest/test_exact.py", "--exact") > 4
 
 
+@pytest.mark.usefixtures("_machine")
+def test_exact_costs(request: pytest.FixtureRequest) -> None:
+    assert in_a_machine(request, "tests/guest/test_costs.py", "--exact") > 5
+
+
 UNCOUNTED = """
 import sys
 from pytest_bpf.vm import kernels, qemu, run

@@ -76,21 +76,21 @@ class Overhead:
     seconds: float
     rounds: int
     sure: bool
-    samples: tuple[float, ...] = field(default=(), repr=False)
     instrument: Instrument = "clock"
 
     def figures(self) -> tuple[Figure, ...]:
         """Return ``overhead``, and its parts as ``overhead_hook``, ``_program``, ``_consumer``."""
         parts = {
+            "overhead": self.slow_down,
             "overhead_hook": self.hook,
             "overhead_program": self.program,
             "overhead_consumer": self.consumer,
         }
-        whole = self._figure("overhead", self.slow_down, self.samples)
-        return (whole, *(self._figure(name, of) for name, of in parts.items() if of is not None))
-
-    def _figure(self, metric: str, of: Estimate, samples: tuple[float, ...] = ()) -> Figure:
-        return Figure(metric, "", of.value, of.lower, of.upper, self.instrument, samples)
+        return tuple(
+            Figure(metric, "", of.value, of.lower, of.upper, self.instrument)
+            for metric, of in parts.items()
+            if of is not None
+        )
 
     def __str__(self) -> str:
         parts = [f"overhead {self.slow_down}: hook {self.hook}", f"program {self.program}"]
@@ -236,12 +236,11 @@ class _Rounds:
 
     def _estimate(self, precision: float, limit: float | None) -> Overhead:
         bare, empty, full = (self.times[state] for state in STATES)
-        whole = [mine / base - 1 for mine, base in zip(full, bare, strict=True)]
         consumed = None
         if self.spent:
             more = zip(self.consumed[ATTACHED], self.consumed[DETACHED], bare, strict=True)
             consumed = _interval([(mine - without) / base for mine, without, base in more])
-        slow_down = _interval(whole)
+        slow_down = _interval([mine / base - 1 for mine, base in zip(full, bare, strict=True)])
         narrow = (slow_down.upper - slow_down.lower) / 2 <= precision * (1 + slow_down.value)
         if limit is not None:
             narrow = not slow_down.lower <= limit <= slow_down.upper
@@ -255,7 +254,6 @@ class _Rounds:
             seconds=median(bare),
             rounds=len(bare),
             sure=narrow and len(bare) >= LOOKS[0],
-            samples=tuple(whole),
             instrument="exact" if is_exact() else "clock",
         )
 

@@ -145,7 +145,8 @@ class Span:
     def _share(self, subject: str, spent: Callable[[Batch], float]) -> Figure:
         how: Instrument = "exact" if self._meter.instrument.exact else "clock"
         shares = [spent(batch) / (batch.seconds * 1e9) for batch in self._meter.batches]
-        return figure_of("cpu", subject, shares, how)
+        beside = [] if how == "exact" else [batch.reference for batch in self._meter.batches]
+        return figure_of("cpu", subject, shares, how, beside)
 
 
 @overload
