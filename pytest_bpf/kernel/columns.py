@@ -84,11 +84,17 @@ def _arrays(of: Array, array: np.ndarray[Any, Any]) -> list[Any]:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Keep the garbage collector from looking through what is being made, again and again."""
+    """Keep the garbage collector from looking through what is being made, again and again.
+
+    What was made is old at once: frozen and thawed it is in the oldest generation, unseen.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
+        if enabled and not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
     finally:
         if enabled:
             gc.enable()
