@@ -12,7 +12,7 @@ from benchmarks.report import Report, estimate, goal, spread
 if TYPE_CHECKING:
     from benchmarks.event_ways import Kind, Way
 
-ROUNDS = 4
+ROUNDS = 30
 EVENTS = 200_000
 """More than there is room for."""
 
@@ -38,9 +38,7 @@ def _taken(kind: Kind, rounds: int, report: Report) -> dict[str, list[float]]:
     with ways(kind) as (found, absent):
         if absent:
             report.remarks.append(f"Not measured, {kind}: {'; '.join(absent)}.")
-        measured = take_turns(
-            {name: partial(_drained, way) for name, way in found.items()}, rounds
-        )
+        measured = take_turns({name: partial(_drained, way) for name, way in found.items()}, rounds)
     return {name: [laps["drain"] for laps in runs] for name, runs in measured.items()}
 
 
@@ -75,7 +73,9 @@ def _goals(kind: Kind, taken: dict[str, list[float]]) -> list[str]:
             continue
         if least is not None:
             faster = ratio(taken[other], taken[way])
-            goals.append(goal(f"{kind}, {way}: at least {least} times as fast as BCC", faster, least=least))
+            goals.append(
+                goal(f"{kind}, {way}: at least {least} times as fast as BCC", faster, least=least)
+            )
         if most is not None:
             slower = ratio(taken[way], taken[other])
             goals.append(goal(f"{kind}, {way}: at most {most} times C's", slower, most=most))

@@ -11,7 +11,7 @@ from pytest_bpf.kernel.c_types import Array, Struct
 from pytest_bpf.kernel.decoding import decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
 
@@ -53,6 +53,10 @@ class EventList(list[Any]):
         return known(self._name, self._lost)
 
 
+AT_ONCE = 4096
+"""How many events an `EventArray` makes objects of at a time: they stay in the processor's cache."""
+
+
 class EventArray:
     """The events of one `Events.read_array`, in order; ``readings`` says when they were read."""
 
@@ -72,6 +76,17 @@ class EventArray:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the events as Python values, as `Events.read` has them; some thousand at a time."""
+        of = self._type
+        if of is None or _tail(of) is not None:
+            yield from typed(self._records, of)
+            return
+        from pytest_bpf.kernel.columns import decode_all  # noqa: PLC0415
+
+        for at in range(0, len(self), AT_ONCE):
+            yield from decode_all(of, self.array[at : at + AT_ONCE])
 
     @cached_property
     def array(self) -> np.ndarray[Any, Any]:
