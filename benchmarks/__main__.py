@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import exact, load_cached, rates, startup, whole_test
+from benchmarks import events_drain, events_live, exact, load_cached, rates, startup, whole_test
 from benchmarks.report import machine
 from pytest_bpf.kernel.privilege import privilege
 
@@ -20,6 +20,8 @@ ALL = {
     "startup": startup,
     "exact": exact,
     "rates": rates,
+    "events_drain": events_drain,
+    "events_live": events_live,
 }
 
 

@@ -103,27 +103,27 @@ class Ctypes(Consumer):
     def __init__(self, kind: str, fd: int, _: str) -> None:
         lib = ctypes.CDLL("libbpf.so.1")
         unpack = struct.Struct("=QQ").unpack
-        read, take = ctypes.string_at, self.take
+        read, take, word = ctypes.string_at, self.take, ctypes.c_void_p
 
         if kind == "ring":
-            new, form = lib.ring_buffer__new, (ctypes.c_int, *[ctypes.c_void_p] * 2)
+            new = lib.ring_buffer__new
             self._consume, self._poll = lib.ring_buffer__consume, lib.ring_buffer__poll
 
-            @ctypes.CFUNCTYPE(*form, ctypes.c_size_t)
             def called(_: Any, data: int, size: int) -> int:
                 take(unpack(read(data, size))[0])
                 return 0
 
-            arguments: tuple[Any, ...] = (fd, called, None, None)
+            form = ctypes.CFUNCTYPE(ctypes.c_int, word, word, ctypes.c_size_t)
+            arguments: tuple[Any, ...] = (fd, form(called), None, None)
         else:
-            new, word = lib.perf_buffer__new, ctypes.c_void_p
+            new = lib.perf_buffer__new
             self._consume, self._poll = lib.perf_buffer__consume, lib.perf_buffer__poll
 
-            @ctypes.CFUNCTYPE(None, word, ctypes.c_int, word, ctypes.c_uint32)
             def put_out(_: Any, __: int, data: int, ___: int) -> None:
                 take(unpack(read(data, 16))[0])
 
-            arguments = (fd, ctypes.c_size_t(PAGES), put_out, None, None, None)
+            form = ctypes.CFUNCTYPE(None, word, ctypes.c_int, word, ctypes.c_uint32)
+            arguments = (fd, ctypes.c_size_t(PAGES), form(put_out), None, None, None)
         new.restype = ctypes.c_void_p
         self._kept = arguments
         self._consumer = ctypes.c_void_p(new(*arguments))

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,7 +46,7 @@ class AbsentError(Exception):
 
 @dataclass
 class Way:
-    """One consumer: its object, whose programs put out events, and its process, which reads them."""
+    """One consumer: its object, whose programs put out events, and the process that reads them."""
 
     kind: Kind
     obj: Object
@@ -72,7 +71,7 @@ class Way:
         self.process.stdin.flush()
 
     def answer(self) -> tuple[int, int, int]:
-        """Return the CPU time it took in ns, how many events it saw, and the sum of their numbers."""
+        """Return the CPU time in ns, how many events it saw, and the sum of their numbers."""
         assert self.process.stdout is not None
         ns, events, total = map(int, self.process.stdout.readline().split())
         return ns, events, total
@@ -158,9 +157,9 @@ def _started(kind: Kind, command: Sequence[str]) -> Iterator[Way]:
             pass_fds=(fd,),
             env=environment,
             text=True,
-            preexec_fn=partial(os.sched_setaffinity, 0, {max(online_cpus())}),
         )
         try:
+            os.sched_setaffinity(process.pid, {max(online_cpus())})
             assert process.stdout is not None
             assert process.stderr is not None
             if process.stdout.readline() != "ready\n":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.event_ways import BCC, C, OURS, TYPED, ways
+from benchmarks.event_ways import BCC, OURS, TYPED, C, ways
 from benchmarks.pairs import Laps, Spread, ratio, take_turns
 from benchmarks.report import Report, estimate, goal, spread
 

@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.event_ways import C, OURS, ways
+from benchmarks.event_ways import OURS, C, ways
 from benchmarks.pairs import Laps, Spread, ratio, take_turns
 from benchmarks.report import Report, estimate, goal, spread
 

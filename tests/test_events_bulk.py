@@ -120,6 +120,17 @@ def test_the_array_has_what_the_list_has(obj: Object, every: float | None) -> No
     assert reader.read_array().array.shape == (0,)
 
 
+def test_an_array_gives_values_too(obj: Object) -> None:
+    """Some thousand at a time, and the same as a list has."""
+    reader = obj.maps["events"].events()
+    put(obj, 1500)
+    found = list(reader.read_array())
+    put(obj, 1500)
+    assert [type(event).__name__ for event in found] == ["event"] * 1500
+    assert [(event.n, event.twice) for event in found] == [(n, 2 * n) for n in range(1500)]
+    assert list(reader.read_array())[-1] == {"n": 2999, "twice": 5998}
+
+
 def test_an_array_waits_as_a_list_does(obj: Object) -> None:
     reader = obj.maps["events"].events()
     later = [threading.Timer(0.02 * i, put, (obj, 5)) for i in range(1, 4)]
@@ -156,11 +167,23 @@ def say(obj: Object) -> list[bytes]:
     return [letters[:length] for length in LENGTHS]
 
 
-def test_records_of_any_length_without_a_type(ring: Object) -> None:
+def test_records_of_any_length_without_a_type(load: Load) -> None:
+    obj = load(RING.replace("const struct event *unused __attribute__((unused));", ""))
+    said = say(obj)
+    found = obj.maps["lines"].events().read_array()
+    assert list(found)[7] == found.raw(7) == (2).to_bytes(4, "little") + b"ab"
+    assert found.array.dtype == np.dtype("V67")
+    assert [row.tobytes()[4:] for row in found.array] == [text.ljust(63, b"\0") for text in said]
+    say(obj)
+    assert [event[4:] for event in obj.maps["lines"].events().read()] == said
+
+
+def test_records_of_any_length(ring: Object) -> None:
     said = say(ring)
     found = ring.maps["lines"].events("struct line").read_array()
     assert found.sizes.tolist() == [length + 4 for length in LENGTHS]
     assert [found.raw(i)[4:] for i in range(len(found))] == said
+    assert [event.text for event in found] == [text.rstrip(b"\0").decode() for text in said]
     assert found.array.dtype.itemsize == 67
     assert [text.ljust(63, b"\0") for text in said] == [row.tobytes()[4:] for row in found.array]
 

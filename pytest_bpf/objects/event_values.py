@@ -54,7 +54,7 @@ class EventList(list[Any]):
 
 
 AT_ONCE = 4096
-"""How many events an `EventArray` makes objects of at a time: they stay in the processor's cache."""
+"""Of how many events an `EventArray` makes objects at a time: the processor's cache holds them."""
 
 
 class EventArray:
