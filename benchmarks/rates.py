@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.rates_run import KINDS, SOURCE
 from benchmarks.report import Report, number
 from pytest_bpf import compile_source
-from pytest_bpf.budgets.statistics import ATTEMPTS, Change, Samples, change, confirmed
+from pytest_bpf.budgets.statistics import ATTEMPTS, Outcome, Samples, change, confirmed
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.vm import kernels, qemu
 
@@ -116,12 +116,12 @@ def _cells(loads: list[Loaded], kind: str, suffix: str, allowed: float) -> tuple
 
 def _settled(before: Samples, loads: Sequence[Samples], room: float) -> str:
     """Compare with one load after another, until they settle it."""
-    changes: list[Change] = []
+    outcomes: list[Outcome] = []
     for after in loads:
-        changes.append(change(before, after, room))
-        found = confirmed(changes)
+        outcomes.append(change(before, after, room).verdict)
+        found = confirmed(outcomes)
         if found is not None:
-            return found.verdict
+            return found
     raise AssertionError(f"{len(loads)} loads settle nothing")
 
 

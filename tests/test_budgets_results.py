@@ -154,7 +154,7 @@ def test_changes_are_shares_or_figures() -> None:
 
 
 def test_what_is_the_same_each_time_may_not_change() -> None:
-    assert allowed_for("run_time", "clock", {}) == Allowed(relative=0.1)
+    assert allowed_for("run_time", "clock", {}) == Allowed(relative=0.05)
     assert {allowed_for("x", kind, {}) for kind in DEFAULTS if kind != "clock"} == {Allowed()}
 
 

@@ -121,18 +121,13 @@ def test_a_program_that_costs_nothing() -> None:
     assert change(before, after, room=0.5).verdict in {"same", "inconclusive"}
 
 
-def said(*verdicts: Outcome) -> Outcome | None:
-    found = confirmed([Change(verdict, 0.0, 0.0, 0.0) for verdict in verdicts])
-    return found.verdict if found else None
-
-
 def test_slower_is_confirmed_by_another_load() -> None:
-    assert said("slower") is None
-    assert said("slower", "slower") == "slower"
-    assert said("slower", "inconclusive") is None
-    assert said("slower", "inconclusive", "slower") == "slower"
-    assert said("slower", "same") == said("same") == "same"
-    assert said("inconclusive", "faster") == "faster"
+    assert confirmed(["slower"]) is None
+    assert confirmed(["slower", "slower"]) == "slower"
+    assert confirmed(["slower", "inconclusive"]) is None
+    assert confirmed(["slower", "inconclusive", "slower"]) == "slower"
+    assert confirmed(["slower", "same"]) == confirmed(["same"]) == "same"
+    assert confirmed(["inconclusive", "faster"]) == "faster"
     undecided: list[Outcome] = ["inconclusive"] * (ATTEMPTS - 1)
-    assert said(*undecided) is None
-    assert said(*undecided, "slower") == "inconclusive"
+    assert confirmed(undecided) is None
+    assert confirmed([*undecided, "slower"]) == "inconclusive"

@@ -81,7 +81,9 @@ class Worse(Compared):
 
 @dataclass(frozen=True)
 class Uncertain(Compared):
-    """Whether it got worse by more than is allowed cannot be told from what was measured."""
+    """Whether it got worse by more than is allowed cannot be told; ``why`` where that is known."""
+
+    why: str = ""
 
     verdict: ClassVar[Verdict] = "inconclusive"
     kind: ClassVar[str] = "uncertain"
@@ -91,6 +93,11 @@ class Uncertain(Compared):
         """Both figures, and that they do not decide."""
         allowed = self.allowed.told(METRICS[self.metric].unit)
         return f"{super().headline}; whether that is more than {allowed} cannot be told"
+
+    @property
+    def summary(self) -> str:
+        """Both figures, and why they do not decide."""
+        return f"{super().summary}, {self.why}" if self.why else super().summary
 
 
 @dataclass(frozen=True)
@@ -175,13 +182,24 @@ def worth_keeping(figure: Figure) -> bool:
     return comparable(figure) and figure.metric not in TOLD_BY_OTHERS
 
 
+def steady(figure: Figure, changes: Mapping[str, Allowed]) -> bool:
+    """Say whether a figure may be held against one of another run.
+
+    A time without a fixed program's reading beside it (a latency, an overhead, a rate) is the
+    machine's as much as the program's: it takes somebody to say how much it may change.
+    """
+    return figure.instrument != "clock" or bool(figure.reference) or figure.metric in changes
+
+
 def compare(before: Figure | None, after: Figure, allowed: Allowed) -> Finding:
     """Return what became of a figure; ``before`` is None for a new one."""
     about = (after.metric, after.subject)
     if before is None or before.value is None:
         return New(*about, after)
-    kind = KINDS[_verdict(before, after, allowed)]
-    return kind(*about, before, after, allowed)
+    outcome, why = _outcome(before, after, allowed)
+    if outcome == "inconclusive":
+        return Uncertain(*about, before, after, allowed, why)
+    return KINDS[outcome](*about, before, after, allowed)
 
 
 def compare_all(
@@ -200,26 +218,29 @@ def compare_all(
                 why_not = new.why_not if new else ""
                 findings[key] = Gone(key.metric, key.subject, old, why_not)
             continue
-        allowed = allowed_for(key.metric, new.instrument, changes)
-        findings[key] = compare(old, new, allowed)
+        if steady(new, changes):
+            allowed = allowed_for(key.metric, new.instrument, changes)
+            findings[key] = compare(old, new, allowed)
     return findings
 
 
-def _verdict(before: Figure, after: Figure, allowed: Allowed) -> Outcome:
+def _outcome(before: Figure, after: Figure, allowed: Allowed) -> tuple[Outcome, str]:
+    """Return how it compares, and why not when it cannot be told."""
     assert before.value is not None
     room = allowed.room(before.value)
     old, new = (before, after) if METRICS[after.metric].better == "lower" else (after, before)
     if old.samples and new.samples and not (_certain(old) and _certain(new)):
         drift = 0.0 if after.instrument == "exact" else DRIFT
         then, now = (Samples(figure.samples, figure.reference) for figure in (old, new))
-        return change(then, now, room, drift=drift).verdict
+        found = change(then, now, room, drift=drift)
+        return found.verdict, found.why
     (old_lower, old_upper), (new_lower, new_upper) = interval(old), interval(new)
     if new_lower - old_upper > room:
-        return "slower"
+        return "slower", ""
     most = new_upper - old_lower
     if most > room:
-        return "inconclusive"
-    return "faster" if most < -room else "same"
+        return "inconclusive", ""
+    return "faster" if most < -room else "same", ""
 
 
 def _certain(figure: Figure) -> bool:

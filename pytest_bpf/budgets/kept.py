@@ -15,6 +15,7 @@ from pytest_bpf.budgets.compare import (
     New,
     Required,
     compare,
+    steady,
     worth_keeping,
 )
 from pytest_bpf.budgets.environment import Environment, here
@@ -119,5 +120,7 @@ def keyed(test: str, compiler: str, figures: Iterable[Figure]) -> dict[Key, Figu
 def compared(baseline: Baseline, figures: Mapping[Key, Figure]) -> list[Finding]:
     """Return what became of each figure that a baseline keeps."""
     return [
-        baseline.finding(key, figure) for key, figure in figures.items() if worth_keeping(figure)
+        baseline.finding(key, figure)
+        for key, figure in figures.items()
+        if worth_keeping(figure) and steady(figure, baseline.allowed)
     ]

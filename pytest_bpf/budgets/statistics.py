@@ -18,7 +18,7 @@ One load in thirty has bad luck with its memory for all of its life, and costs a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pytest_bpf.costs.intervals import (
@@ -97,21 +97,18 @@ def change(before: Samples, after: Samples, room: float, *, drift: float = DRIFT
     return Change(verdict, now - was, lower, upper, why)
 
 
-def confirmed(changes: Sequence[Change]) -> Change | None:
+def confirmed(outcomes: Sequence[Outcome]) -> Outcome | None:
     """Return what several loads of the same say together, None while another one is needed.
 
     The first that is not slower settles it; "slower" takes `CONFIRMED` of them. After `ATTEMPTS`
     without either it is inconclusive.
     """
-    slower = [each for each in changes if each.verdict == "slower"]
-    passing = [each for each in changes if each.verdict in {"same", "faster"}]
+    passing = [each for each in outcomes if each in {"same", "faster"}]
     if passing:
         return passing[0]
-    if len(slower) >= CONFIRMED:
-        return slower[0]
-    if len(changes) < ATTEMPTS:
-        return None
-    return replace(changes[-1], verdict="inconclusive")
+    if outcomes.count("slower") >= CONFIRMED:
+        return "slower"
+    return None if len(outcomes) < ATTEMPTS else "inconclusive"
 
 
 def _counting(before: Samples, after: Samples) -> tuple[list[float], list[float], str]:

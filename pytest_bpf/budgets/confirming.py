@@ -1,0 +1,48 @@
+"""A time that got worse is believed when another load of the same says so too.
+
+See `pytest_bpf.budgets.statistics`: a load may have bad luck with its memory for all of its life.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_bpf.budgets.compare import Better, Same, Uncertain, Worse
+from pytest_bpf.budgets.statistics import ATTEMPTS, confirmed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_bpf.budgets.findings import Finding
+    from pytest_bpf.budgets.statistics import Outcome
+
+OUTCOMES: dict[type, Outcome] = {
+    Worse: "slower",
+    Better: "faster",
+    Same: "same",
+    Uncertain: "inconclusive",
+}
+
+
+def to_be_confirmed(finding: Finding) -> bool:
+    """Say whether another load may find otherwise: of times, when it got worse, or may have."""
+    if not isinstance(finding, (Worse, Uncertain)):
+        return False
+    return finding.figure.instrument == "clock" and bool(finding.figure.reference)
+
+
+def settle(loads: Sequence[Finding]) -> Finding | None:
+    """Return what the loads of a test, the last one last, say together of one of its figures.
+
+    None while another load is needed. One of them that says it stands for all.
+    """
+    outcome = confirmed([OUTCOMES[type(each)] for each in loads])
+    if outcome is None:
+        return None
+    if outcome != "inconclusive":
+        return next(each for each in reversed(loads) if OUTCOMES[type(each)] == outcome)
+    last = loads[-1]
+    if isinstance(last, Worse):
+        about = (last.metric, last.subject, last.before, last.figure, last.allowed)
+        return Uncertain(*about, f"{ATTEMPTS} loads do not agree")
+    return last
