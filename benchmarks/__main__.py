@@ -8,7 +8,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import events_drain, events_live, exact, load_cached, rates, startup, whole_test
+from benchmarks import (
+    events_drain,
+    events_live,
+    exact,
+    load_cached,
+    machines,
+    rates,
+    startup,
+    whole_test,
+)
 from benchmarks.report import machine
 from pytest_bpf.kernel.privilege import privilege
 
@@ -18,6 +27,7 @@ ALL = {
     "whole_test": whole_test,
     "load_cached": load_cached,
     "startup": startup,
+    "machines": machines,
     "exact": exact,
     "rates": rates,
     "events_drain": events_drain,
