@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf.errors import BpfError, UnavailableError
-from pytest_bpf.vm import image, kernels, liveness, modules, python, qemu
+from pytest_bpf.vm import debian, image, kernels, liveness, modules, python, qemu
 from pytest_bpf.vm.command import Inline, inline
 from pytest_bpf.vm.cpio import Archive
 from pytest_bpf.vm.kernel import Kernel
@@ -74,6 +74,19 @@ def module(path: Path, depends: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"\x7fELF\0license=GPL\0depends=" + depends.encode() + b"\0name=x\0"
     path.write_bytes(lzma.compress(content) if path.suffix == ".xz" else content)
+
+
+def test_modules_may_come_in_packages_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ubuntu's names, from an apt-cache that knows them; Debian's has none."""
+    names = "linux-modules-6.8.0-9-generic linux-modules-extra-6.8.0-9-generic linux-modules-6.9"
+    (tmp_path / "apt-cache").write_text(f"#!/bin/sh\nprintf '%s\\n' {names}\n")
+    (tmp_path / "apt-cache").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = debian._of_modules("linux-image-unsigned-6.8.0-9-generic")
+    assert found == ["linux-modules-6.8.0-9-generic", "linux-modules-extra-6.8.0-9-generic"]
+    assert debian._of_modules("linux-image-6.1.0-56-amd64") == []
 
 
 def test_a_build_tree_names_object_files(tmp_path: Path) -> None:

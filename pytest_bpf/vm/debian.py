@@ -90,11 +90,24 @@ def _unpack(package: str, root: Path) -> None:
             raise BpfError(
                 f"{package} needs {UNPACKED_MB + 100} MB, {cache.folder} has {free} MB left"
             )
-        _run(["apt-get", "download", "-qq", package], folder, "run 'apt-get update' and try again")
+        packages = [package, *_of_modules(package)]
+        _run(
+            ["apt-get", "download", "-qq", *packages], folder, "run 'apt-get update' and try again"
+        )
         for archive in folder.glob("*.deb"):
             _run(["dpkg-deb", "-x", archive.name, "root"], folder, "is the disk full?")
         cache.path("kernels", "x")
         (folder / "root").replace(root)
+
+
+def _of_modules(package: str) -> list[str]:
+    """Return the packages of a kernel's modules, where they are not in its own, as Ubuntu's."""
+    release = re.sub(r"^linux-image-(unsigned-)?", "", package)
+    found = subprocess.run(
+        ["apt-cache", "pkgnames", "linux-modules-"], capture_output=True, text=True, check=False
+    )
+    wanted = {f"linux-modules-{release}", f"linux-modules-extra-{release}"}
+    return sorted(wanted & set(found.stdout.split()))
 
 
 def _run(command: list[str], folder: Path, advice: str) -> None:
