@@ -22,7 +22,7 @@ def parameters(patience: int, *, exact: bool) -> dict[str, str]:
     and ends itself when a task waits uninterruptibly for all of it. An ``exact`` machine's seconds
     are longer than this side's, and so it watches more closely.
     """
-    if not patience:
+    if patience <= 0:
         return {}
     return {
         "printk": "5",
@@ -41,7 +41,7 @@ def until_exit(running: Running, patience: int) -> dict[str, Any]:
     """
     asked = False
     while True:
-        message = running.listen(patience / 2 if patience else None)
+        message = running.listen(patience / 2 if patience > 0 else None)
         if message and "exit" in message:
             return message
         if asked and not message:

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.compile.cache import open_cache
@@ -19,6 +19,7 @@ from pytest_bpf.vm.guest import init
 from pytest_bpf.vm.machine import MachineError, Running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from qemu.qmp import QMPClient
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from pytest_bpf.vm.place import Place
     from pytest_bpf.vm.qemu import Wiring
 
-BOOT_TIMEOUT = {"kvm": 20.0, "tcg": 180.0}
-"""Seconds a boot with the warm-up may take: ten times what it does."""
+BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 600.0}
+"""Seconds a boot with the warm-up may take: on a machine with far too much to do it does."""
 
 ROOM = 700
 """MiB of disk that saving needs for a while; a good half of it stays."""
+
+FULL = 16
+"""MiB that are left of a disk that is full."""
 
 UNUSED = 14 * 24 * 3600
 """Seconds after which a state that no run has used is removed."""
@@ -48,14 +52,8 @@ def save(place: Place) -> None:
     machine, cache = place.machine, open_cache()
     started = time.monotonic()
     kernels.require_modules(machine.kernel)
-    _note(f"saving a machine with kernel {machine.kernel} ({place.accelerator}), once: ", end="")
-    with cache.workspace() as folder:
-        free = shutil.disk_usage(folder).free >> 20
-        if free < ROOM:
-            raise BpfError(
-                f"saving a machine needs {ROOM} MiB, {cache.folder} has {free} MiB left; make room "
-                "there, or set PYTEST_BPF_CACHE to another folder"
-            )
+    what = f"saving a machine with kernel {machine.kernel} ({place.accelerator}), once: "
+    with cache.workspace() as folder, _room(folder), _said(what):
         _note("reading what Python imports, ", end="")
         closure = python.inspect(list(place.path))
         stamp: dict[str, Any] = {"python": python.stamp(closure, place.path)}
@@ -72,7 +70,6 @@ def save(place: Place) -> None:
         try:
             _boot(place, kernel, folder / "initramfs", state)
         except MachineError as error:
-            _note("it does not come up")
             if found := LACKS.search(str(error)):
                 raise kernels.lacking(machine.kernel, found[1]) from None
             raise
@@ -84,6 +81,35 @@ def save(place: Place) -> None:
         state.rename(place.folder)
     _forget_old(place.folder.parent)
     _note(f"{time.monotonic() - started:.0f} s")
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Begin a line of progress; end it when it comes to nothing."""
+    _note(what, end="")
+    try:
+        yield
+    except BaseException:
+        _note("not saved")
+        raise
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Raise `BpfError` when ``folder`` has no room for a machine, at first or in the end."""
+    free = shutil.disk_usage(folder).free >> 20
+    refusal = BpfError(
+        f"saving a machine needs {ROOM} MiB, {open_cache().folder} has {free} MiB left; make room "
+        "there, or set PYTEST_BPF_CACHE to another folder"
+    )
+    if free < ROOM:
+        raise refusal
+    try:
+        yield
+    except (OSError, MachineError):
+        if shutil.disk_usage(folder).free >> 20 < FULL:
+            raise refusal from None
+        raise
 
 
 def _forget_old(folder: Path) -> None:
