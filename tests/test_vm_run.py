@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,6 +18,7 @@ from pytest_bpf.vm import kernels, qemu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from pytest_bpf.vm.kernel import Kernel
 
@@ -264,62 +261,3 @@ def test_an_exact_machine_counts() -> None:
     )
     first, second = (int(python(code, options=["--exact"]).stdout) for _ in range(2))
     assert first == pytest.approx(second, rel=0.01)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that other users can reach, as pytest's own are not."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_ordinary_user_and_a_damaged_state(kernel: Kernel, open_folder: Path) -> None:
-    """In a cache of its own, so that a machine is saved twice here: first, and when damaged."""
-    setpriv = shutil.which("setpriv")
-    if not setpriv:
-        pytest.skip("no setpriv; install util-linux")
-    root = open_folder / "root"
-    (root / "boot").mkdir(parents=True)
-    (root / "boot/vmlinuz").write_bytes(kernel.image.read_bytes())
-    assert kernel.modules is not None
-    (root / "lib/modules").mkdir(parents=True)
-    (root / "lib/modules" / kernel.release).symlink_to(kernel.modules)
-    cache = open_folder / "cache"
-    cache.mkdir()
-    for folder in (open_folder, cache):
-        os.chown(folder, 65534, 65534)
-    reading = "-all,+dac_read_search"  # Python itself may lie in a folder of root's
-    ordinary = [
-        *(setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={reading}"),
-        *(f"--ambient-caps={reading}", f"--bounding-set={reading}"),
-        *(sys.executable, "-m", "pytest_bpf.vm", "--kernel", str(root)),
-    ]
-    environment = os.environ | {"PYTEST_BPF_CACHE": str(cache), "HOME": str(open_folder)}
-
-    def as_user(script: str) -> subprocess.CompletedProcess[str]:
-        command = [*ordinary, "--writable", str(cache), "--", "sh", "-c", script]
-        return subprocess.run(
-            command,
-            env=environment,
-            timeout=TIMEOUT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    first = as_user(f"id -u; touch {cache}/made; touch /etc/made && echo private")
-    assert (first.stdout, first.returncode) == ("0\nprivate\n", 0), first.stderr
-    assert first.stderr.startswith("saving a machine with kernel")
-    assert (cache / "made").stat().st_uid == 65534
-    (state,) = (path for path in (cache / "machines").iterdir() if path.is_dir())
-    stamp = json.loads((state / "stamp.json").read_text())
-    (state / "devices").write_bytes(b"not a machine")
-    stamp["devices"] = hashlib.sha256(b"not a machine").hexdigest()
-    (state / "stamp.json").write_text(json.dumps(stamp))
-    again = as_user("echo works")
-    assert "the saved machine does not work" in again.stderr
-    assert (again.stdout, again.returncode) == ("works\n", 0), again.stderr
-    assert as_user("true").stderr == ""
