@@ -49,6 +49,9 @@ CONFIGURATION = {"bpf_cc", "bpf_cflags", "bpf_include_dirs", "bpf_defines", "bpf
     "bpf_reports",
     "bpf_exact",
     "bpf_kernels",
+    "bpf_cpus",
+    "bpf_memory",
+    "bpf_hang_timeout",
 }
 
 
