@@ -14,7 +14,7 @@ verdict than the marker's, the test fails.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pytest_bpf.costs.figure import METRICS, Figure
@@ -82,8 +82,13 @@ class Claim:
         return self.after / self.before if self.before and self.after is not None else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, as they travel between processes."""
-        return asdict(self)
+        """Return the fields and the ratio as plain values, as they travel between processes."""
+        return {**asdict(self), "ratio": self.ratio}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Claim:
+        """Return the claim of which these are the plain values; what else is there is ignored."""
+        return cls(**{field.name: plain[field.name] for field in fields(cls)})
 
 
 class Finding:

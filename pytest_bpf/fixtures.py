@@ -38,6 +38,9 @@ LOADER = pytest.StashKey["Loader"]()
 MEASURED = pytest.StashKey[list[Any]]()
 """What an item measured by itself: figures, or what has figures."""
 
+CLAIM_PROPERTY = "bpf_claim"
+"""The name under which what a test made of its claim is in its report's ``user_properties``."""
+
 FINDING = pytest.StashKey["Finding"]()
 """What an item makes of its claim."""
 

@@ -11,6 +11,7 @@ from pytest_bpf import hookspecs, options
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.fixtures import (
     AGENTS,
+    CLAIM_PROPERTY,
     COSTS,
     FINDING,
     _bpf_drop_reasons,
@@ -67,9 +68,6 @@ TELLING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test
 
 COSTS_PROPERTY = "bpf_costs"
 """The name under which a test's costs are in its report's ``user_properties``."""
-
-CLAIM_PROPERTY = "bpf_claim"
-"""The same of what it made of its claim."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -213,7 +211,7 @@ def pytest_terminal_summary(
         from pytest_bpf.claims import Claim
         from pytest_bpf.reports.claims import claim_lines, claims_markdown, claims_table
 
-        lines = claim_lines(Claim(**claim) for claim in claims)
+        lines = claim_lines(map(Claim.from_dict, claims))
         terminalreporter.write_sep("=", "bpf: what became of the claims")
         for text in claims_table(lines, shutil.get_terminal_size().columns):
             terminalreporter.write_line(text)

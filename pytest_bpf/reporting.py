@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,8 @@ from pytest_bpf import options
 from pytest_bpf.budgets import results
 from pytest_bpf.budgets.compare import worth_keeping
 from pytest_bpf.budgets.results import ResultFileError, Results
+from pytest_bpf.fixtures import CLAIM_PROPERTY
+from pytest_bpf.matrix_names import without
 from pytest_bpf.reports.budgets import budget_lines
 from pytest_bpf.reports.formats import FORMATS
 
@@ -51,11 +54,16 @@ class Writer:
         self._baseline = baseline
         self._reports = reports
         self._gathered: list[dict[str, Any]] = []
+        self._claims: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a test measured."""
+        """Keep what a test measured, and what it made of its claim."""
         if hasattr(report, "bpf_results"):
             self._gathered.append(report.bpf_results)
+        given: dict[str, Any] = dict(report.user_properties)
+        if CLAIM_PROPERTY in given:
+            test = without(report.nodeid, str(given.get("bpf_kernel", "")))
+            self._claims.append({"test": test, **given[CLAIM_PROPERTY]})
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write everything; what cannot be written fails the session."""
@@ -65,7 +73,7 @@ class Writer:
         try:
             if self._baseline:
                 notes.append(self._write_baseline(self._baseline))
-            together = gathered(self._gathered)
+            together = replace(gathered(self._gathered), claims=tuple(self._claims))
             for kind, path in self._reports:
                 FORMATS[kind](together, path)
                 notes.append(f"{kind} report: {path}")

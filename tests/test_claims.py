@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 
+from pytest_bpf.budgets import results
 from pytest_bpf.claims import Claim, comparison, verdict_of, where
 from pytest_bpf.reports.claims import claim_lines, claims_markdown, claims_table
 
@@ -129,6 +132,26 @@ def test_session_ends_with_the_table(pytester: pytest.Pytester, workers: tuple[s
     assert written[0] == "| row | claim | measured | verdict | where |"
     assert written[-1] == f"|  | is free | costs 300 ns \\| run | refuted | {where()} |"
     assert len(written) == 2 + len(LINES) - 1
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_reports_have_the_claims(pytester: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    if workers:
+        pytest.importorskip("xdist")
+    reports = ("--bpf-report=json:claims.json", "--bpf-report=markdown:claims.md")
+    session(pytester, CLAIMS, *reports, *workers).assert_outcomes(passed=3, skipped=2)
+    content = json.loads((pytester.path / "claims.json").read_text())
+    jsonschema.validate(content, json.loads(results.SCHEMA_FILE.read_text()))
+    told = {claim["says"]: claim for claim in content["claims"]}
+    assert len(told) == 5
+    seven = told["seven is less than nine"]
+    assert seven["test"] == "test_reports_have_the_claims.py::test_holds"
+    assert (seven["before"], seven["after"], seven["verdict"]) == (9, 7, "holds")
+    assert seven["ratio"] == pytest.approx(7 / 9)
+    assert told["flies"]["measured"] == "no wings on this kernel"
+    assert results.read(pytester.path / "claims.json").claims == tuple(content["claims"])
+    shown = (pytester.path / "claims.md").read_text()
+    assert f"| 1 | quick and small | 3 of 4; not so: small | holds in part | {where()} |" in shown
 
 
 def test_another_verdict_fails_the_test(pytester: pytest.Pytester) -> None:

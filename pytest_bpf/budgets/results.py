@@ -47,13 +47,14 @@ class Results:
     """The content of a result file.
 
     ``allowed`` holds, by metric, the change that is allowed, as it is written; ``findings`` are
-    those of a report, as plain values. ``sources`` has, by test and subject, the file that a
-    program is of; it is in no file.
+    those of a report, as plain values, and so are ``claims``. ``sources`` has, by test and subject,
+    the file that a program is of; it is in no file.
     """
 
     figures: Mapping[Key, Figure] = field(default_factory=dict)
     allowed: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Mapping[str, Any], ...] = ()
+    claims: tuple[Mapping[str, Any], ...] = ()
     sources: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False)
 
     def merged(self, newer: Mapping[Key, Figure]) -> Results:
@@ -113,8 +114,9 @@ def text(results: Results) -> str:
     content["environments"] = [
         {**asdict(environment), "tests": tests} for environment, tests in environments.items()
     ]
-    if results.findings:
-        content["findings"] = list(results.findings)
+    for name, several in (("findings", results.findings), ("claims", results.claims)):
+        if several:
+            content[name] = list(several)
     return _dumped(content) + "\n"
 
 
@@ -163,7 +165,8 @@ def _results(content: Mapping[str, Any]) -> Results:
                     key = Key(where, test, subject, metric)
                     figures[key] = _figure(key, written)
     allowed = {str(name): str(change) for name, change in content.get("allowed", {}).items()}
-    return Results(figures, allowed, tuple(content.get("findings", ())))
+    findings, claims = (tuple(content.get(name, ())) for name in ("findings", "claims"))
+    return Results(figures, allowed, findings, claims)
 
 
 def _figure(key: Key, written: Mapping[str, Any]) -> Figure:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.budgets.quantity import change, shown
+from pytest_bpf.claims import Claim
 from pytest_bpf.costs.figure import METRICS
+from pytest_bpf.reports.claims import claim_lines, claims_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +41,9 @@ def markdown(found: Results) -> list[str]:
         quiet = [f for f in mine if f not in loud]
         lines += _table(headings, map(row, loud))
         lines += _folded(f"{title}: {len(quiet)} without complaint", headings, map(row, quiet))
-    if not findings:
+    if found.claims:
+        lines += [*claims_markdown(claim_lines(map(Claim.from_dict, found.claims))), ""]
+    if not findings and not found.claims:
         rows = [
             (_code(key.subject), key.metric, _shown(key.metric, figure.value), _code(key.test))
             for key, figure in sorted(found.figures.items())
