@@ -38,7 +38,11 @@ SUITES = Path(__file__).parent
 PLACES = {"natively": (), "exact": ("--bpf-exact",)}
 """Where a suite runs, one after another until a test fails, and the options for it."""
 
-UNBUILT = re.compile(r"\b(CompileError|LoadError|VerifierError|AttachError|UnknownNameError)\b")
+UNBUILT = re.compile(
+    r'(?:failed on setup with ")?(?:\w+\.)*'
+    r"(?:CompileError|LoadError|VerifierError|AttachError|UnknownNameError)\b"
+)
+"""How the message of a test begins that could not compile, load or attach the program."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def outcome(mutant: Mutant) -> Outcome:
         mutant.apply(folder)
         for where, options in PLACES.items():
             test, message = first_failure(folder, options)
-            if test and UNBUILT.search(message):
+            if test and UNBUILT.match(message):
                 return Outcome(mutant, wrong=f"does not build: {message}")
             if test:
                 return Outcome(mutant, test, where)

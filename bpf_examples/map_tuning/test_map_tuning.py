@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 followed = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
 run_alone = pytest.mark.bpf_requires(program_type="sched_cls", map_type="lru_hash")
-both = pytest.mark.parametrize("source", ["before.bpf.c", "after.bpf.c"])
 
 CAPACITY = 10_000
 RUN = 1024
@@ -33,47 +32,48 @@ FRAME = bytes(64)
 
 
 @followed
-@both
 def test_open_connections_are_known_and_their_segments_counted(
-    bpf: Loader, bpf_netns: Namespace, source: str
+    bpf: Loader, bpf_netns: Namespace
 ) -> None:
-    obj = load(bpf, source, bpf_netns.inode)
-    connections = obj.maps["connections"]
-    with attached(obj), bpf_netns.traffic.echo("tcp") as end, bpf_netns.socket() as client:
+    objects = load_both(bpf, bpf_netns.inode)
+    with (
+        attached(*objects),
+        bpf_netns.traffic.echo("tcp") as end,
+        bpf_netns.socket() as client,
+    ):
         client.connect((end.address, end.port))
-        assert connections[cookie(client)].segments == 0
+        of_client = cookie(client)
+        assert [obj.maps["connections"][of_client].segments for obj in objects] == [0, 0]
         client.send(b"x")
         assert client.recv(1) == b"x"
-        assert connections[cookie(client)].segments >= 1
-        assert connections[cookie(client)].since > 0
+        for obj in objects:
+            assert obj.maps["connections"][of_client].segments >= 1
+            assert obj.maps["connections"][of_client].since > 0
 
 
 @followed
 def test_hash_knows_those_that_are_open_and_lru_those_that_were_too(
     bpf: Loader, bpf_netns: Namespace
 ) -> None:
-    before, after = (load(bpf, when, bpf_netns.inode) for when in ("before.bpf.c", "after.bpf.c"))
-    with attached(before), attached(after):
+    before, after = load_both(bpf, bpf_netns.inode)
+    with attached(before, after):
         with opened(bpf_netns, 20) as cookies:
             assert known(before) == known(after) == cookies
         assert known(before) == set()
         assert known(after) == cookies
-        assert [obj.globals["refused"] for obj in (before, after)] == [0, 0]
+    assert [obj.globals["refused"] for obj in (before, after)] == [0, 0]
 
 
 @followed
-@both
-def test_connections_of_others_are_not_known(
-    bpf: Loader, bpf_netns: Namespace, source: str
-) -> None:
-    obj = load(bpf, source, 0)
-    with attached(obj), opened(bpf_netns, 5):
-        assert known(obj) == set()
+def test_connections_of_others_are_not_known(bpf: Loader, bpf_netns: Namespace) -> None:
+    before, after = load_both(bpf, netns=0)
+    with attached(before, after), opened(bpf_netns, 4):
+        assert known(before) == known(after) == set()
 
 
 @followed
 def test_hash_fills_with_what_nobody_took_out(bpf: Loader, bpf_netns: Namespace) -> None:
-    before = load(bpf, "before.bpf.c", bpf_netns.inode, capacity=30)
+    before, _ = load_both(bpf, bpf_netns.inode, capacity=30)
     with ExitStack() as stack:
         with attached(before):
             forgotten = stack.enter_context(opened(bpf_netns, 20))
@@ -90,11 +90,8 @@ def test_lru_refuses_none_and_forgets_some_that_are_open(
     bpf: Loader, bpf_netns: Namespace, bpf_claim: Finding
 ) -> None:
     capacity, count = 100, 300
-    old, new = (
-        load(bpf, source, bpf_netns.inode, capacity=capacity)
-        for source in ("before.bpf.c", "after.bpf.c")
-    )
-    with attached(old), attached(new), opened(bpf_netns, count) as cookies:
+    old, new = load_both(bpf, bpf_netns.inode, capacity=capacity)
+    with attached(old, new), opened(bpf_netns, count) as cookies:
         refused = [obj.globals["refused"] for obj in (old, new)]
         kept = known(new)
     assert refused == [count - capacity, 0]
@@ -163,20 +160,27 @@ def test_lru_is_no_quicker(bpf: Loader, bpf_claim: Finding) -> None:
     )
 
 
-def load(bpf: Loader, source: str, netns: int, *, capacity: int = CAPACITY) -> Object:
+def load_both(bpf: Loader, netns: int, *, capacity: int = CAPACITY) -> tuple[Object, Object]:
     """Load the programs that follow the connections of a namespace."""
-    return bpf.load(
-        source,
-        programs=["on_state", "on_segment"],
-        globals={"netns": netns},
-        max_entries={"connections": capacity},
+    before, after = (
+        bpf.load(
+            source,
+            programs=["on_state", "on_segment"],
+            globals={"netns": netns},
+            max_entries={"connections": capacity},
+        )
+        for source in ("before.bpf.c", "after.bpf.c")
     )
+    return before, after
 
 
 @contextmanager
-def attached(obj: Object) -> Iterator[None]:
+def attached(*objects: Object) -> Iterator[None]:
     """Have the programs watch for a while."""
-    with obj.programs["on_state"].attach(), obj.programs["on_segment"].attach():
+    with ExitStack() as links:
+        for obj in objects:
+            for program in obj.programs.values():
+                links.enter_context(program.attach())
         yield
 
 
