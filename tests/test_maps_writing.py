@@ -211,5 +211,17 @@ def test_without_batches_one_by_one(
 def test_one_by_one_gives_up_on_keys_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elements, "keys", lambda *_: iter(lambda: b"same", None))
     monkeypatch.setattr(elements, "lookup", lambda *_: b"value")
-    with pytest.raises(OSError, match="deleted faster than they can be read one by one"):
+    with pytest.raises(OSError, match="deleted faster than they can be read"):
         batches.one_by_one(-1, 4, 5)
+
+
+def test_a_trie_that_begins_again_counts_each_key_once(
+    obj: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the key on which a batch ended is deleted before the next one."""
+    routes = obj.maps["routes"]
+    routes.update({f"10.{n}.0.0/16": n for n in range(5)})
+    whole = list(batches.by_batches(routes.fd, 8, 4, 8))
+    monkeypatch.setattr(batches, "by_batches", lambda *_: iter([*whole, *whole]))
+    assert sorted(routes.values()) == list(range(5))
+    assert len(routes) == len(routes.snapshot()) == 5

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pytest_bpf.kernel import elements, libbpf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 BATCH = 1 << 20
 """Bytes of keys and values that one batch takes."""
@@ -48,17 +48,25 @@ class PartlyDoneError(OSError):
         self.done = done
 
 
-def read(fd: int, key_size: int, value_size: int, max_entries: int) -> Content:
+def read(
+    fd: int, key_size: int, value_size: int, max_entries: int, *, hashed: bool = False
+) -> Content:
     """Return all elements: by batches, or one by one where there are none for this kind of map.
 
-    Batches take each bucket of a hash map under its lock.
+    Batches take each bucket of a hash map (``hashed``) under its lock. For other kinds the kernel
+    goes from key to key, and a key that is deleted sends it back to the beginning: what it meets
+    again counts once. Raises EAGAIN when that goes on and on.
     """
     try:
-        return joined(by_batches(fd, key_size, value_size, max_entries))
+        whole = joined(by_batches(fd, key_size, value_size, max_entries))
     except OSError as error:
         if error.errno not in LACKING:
             raise
-    return one_by_one(fd, key_size, value_size)
+        return one_by_one(fd, key_size, value_size)
+    keys = [] if hashed else split(whole.keys, whole.count)
+    if len(set(keys)) == len(keys):
+        return whole
+    return _of(dict(zip(keys, split(whole.values, whole.count), strict=True)))
 
 
 def by_batches(
@@ -71,6 +79,7 @@ def by_batches(
     size = max(1, min(max_entries, most or max(BATCH // (key_size + value_size), 64)))
     position = ctypes.create_string_buffer(max(key_size, 8))
     before = None
+    total = 0
     while True:
         found = (ctypes.c_char * (size * key_size))()
         values = (ctypes.c_char * (size * value_size))()
@@ -90,6 +99,9 @@ def by_batches(
         yield Content(keys, ctypes.string_at(values, count.value * value_size), count.value)
         if finished:
             return
+        total += count.value
+        if total > RESTARTS * (1 + max_entries):
+            raise _deleted_too_fast()
         before = position
 
 
@@ -110,13 +122,27 @@ def one_by_one(fd: int, key_size: int, value_size: int) -> Content:
     for key in elements.keys(fd, key_size):
         again += key in found
         if again > RESTARTS * (1 + len(found)):
-            raise OSError(errno.EAGAIN, "keys are deleted faster than they can be read one by one")
+            raise _deleted_too_fast()
         try:
             found[key] = elements.lookup(fd, key, value_size)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-    return Content(b"".join(found), b"".join(found.values()), len(found))
+    return _of(found)
+
+
+def split(ends: bytes, count: int) -> list[bytes]:
+    """Return the ``count`` parts of equal size that lie end to end."""
+    size = len(ends) // max(1, count)
+    return [ends[at : at + size] for at in range(0, count * size, size)]
+
+
+def _of(elements: Mapping[bytes, bytes]) -> Content:
+    return Content(b"".join(elements), b"".join(elements.values()), len(elements))
+
+
+def _deleted_too_fast() -> OSError:
+    return OSError(errno.EAGAIN, "keys are deleted faster than they can be read")
 
 
 def update(fd: int, keys: bytes, values: bytes, count: int, flags: int = elements.ANY) -> None:
@@ -135,9 +161,8 @@ def update(fd: int, keys: bytes, values: bytes, count: int, flags: int = element
                 raise PartlyDoneError(error, _done(done, count)) from None
         else:
             return
-    k, v = len(keys) // count, len(values) // count
     _each(
-        [(keys[i * k : i * k + k], values[i * v : i * v + v]) for i in range(count)],
+        list(zip(split(keys, count), split(values, count), strict=True)),
         lambda element: elements.update(fd, *element, flags),
     )
 
@@ -176,7 +201,7 @@ def delete(fd: int, keys: bytes, count: int) -> int:
         else:
             deleted += 1
 
-    _each([keys[i * size : i * size + size] for i in range(at, count)], delete_one, at)
+    _each(split(keys, count)[at:], delete_one, at)
     return deleted
 
 

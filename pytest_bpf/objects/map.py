@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
-from pytest_bpf.kernel import batches, elements, libbpf
+from pytest_bpf.kernel import elements, libbpf
 from pytest_bpf.kernel.btf import Btf, Struct, Type, in_kernel, map_types
 from pytest_bpf.kernel.info import MapInfo, memlock, read_info
-from pytest_bpf.objects import found, writing
-from pytest_bpf.objects.contents import Contents
+from pytest_bpf.objects import found
 from pytest_bpf.objects.events import Events, event_type
-from pytest_bpf.objects.layout import (
-    KEYED_BY_DESCRIPTOR,
-    KEYLESS,
-    MAPS_OF_MAPS,
-    VALUED_BY_DESCRIPTOR,
-    layout,
-)
-from pytest_bpf.objects.map_errors import explained
+from pytest_bpf.objects.layout import KEYLESS, MAPS_OF_MAPS, layout
 from pytest_bpf.objects.percpu import PerCPU, add
 from pytest_bpf.objects.reading import Reader
+from pytest_bpf.objects.whole_map import ABSENT, EVENT_MAPS, QUEUES, WholeMap
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Callable
 
     from pytest_bpf.objects.events import Buffer
 
-QUEUES = frozenset({"queue", "stack"})
-EVENT_MAPS = frozenset({"ringbuf", "perf_event_array"})
-_FLAGS = {"any": elements.ANY, "noexist": elements.NOEXIST, "exist": elements.EXIST}
-_ABSENT = object()
 
-
-class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so has no hash)
+class Map(WholeMap):
     """One map: ``[]``, ``in``, ``len``, ``items``, ``update``, ``del`` and what its kind adds.
 
     Keys and values are typed by BTF (see :mod:`pytest_bpf.kernel.values`). The values of a per-CPU
@@ -73,6 +59,7 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self.value_size: int = info.value_size
         self.max_entries: int = info.max_entries
         self.flags: int = info.map_flags
+        self._wrap = Map.from_id if self.type in MAPS_OF_MAPS else None
         self._reads = Reader(self.layout, self.max_entries, self.flags)
 
     @classmethod
@@ -148,15 +135,6 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         self._keyed()
         self._update(key, value, flag)
 
-    def _update(self, key: Any, value: Any, flag: str = "any") -> None:
-        if flag not in _FLAGS:
-            raise MapError(f"flag {flag!r} is none of {', '.join(_FLAGS)}")
-        with self.layout.key_bytes(key) as raw, self.layout.value_bytes(value) as content:
-            try:
-                elements.update(self.fd, raw, content, _FLAGS[flag])
-            except OSError as error:
-                raise self._failed(error, "update", key) from None
-
     def __delitem__(self, key: Any) -> None:
         self._keyed()
         with self.layout.key_bytes(key) as raw:
@@ -164,12 +142,6 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
                 elements.delete(self.fd, raw or b"")
             except OSError as error:
                 raise self._failed(error, "deletion", key) from None
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.copy())
-
-    def __len__(self) -> int:
-        return len(self.copy())
 
     def __contains__(self, key: object) -> bool:
         if self.type == "bloom_filter":
@@ -181,93 +153,6 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
             return False
         return True
 
-    def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set the elements of a mapping or of pairs, in bulk; see `update_many`."""
-        self.update_many(other)
-        if more:
-            self.update_many(more)
-
-    def update_many(self, elements: Any, values: Any = None, flag: str = "any") -> int:
-        """Set many elements in one go, and return how many.
-
-        ``elements`` are keys and ``values`` their values, each any iterable or a numpy array; or,
-        without ``values``, what `snapshot` returns, a mapping, or pairs. A per-CPU map's array of
-        values has shape ``(n, possible CPUs)``, or ``(n,)`` for the same on all. ``flag`` is that
-        of `put`.
-
-        They are set in order, each by itself. `MapError` at the first that the kernel refuses: it
-        says how many are set, and these stay. `ValueTypeError`, before anything is set, for keys or
-        values that do not fit.
-        """
-        self._keyed()
-        if flag not in _FLAGS:
-            raise MapError(f"flag {flag!r} is none of {', '.join(_FLAGS)}")
-        keys, values = writing.in_two(self.layout, elements, values)
-        if self.type in KEYED_BY_DESCRIPTOR | VALUED_BY_DESCRIPTOR:
-            for key, value in zip(keys, values, strict=True):
-                self._update(key, value, flag)
-            return len(keys)
-        raw_keys = writing.keys_as_bytes(self.layout, keys)
-        raw_values = writing.values_as_bytes(self.layout, values)
-        try:
-            batches.update(self.fd, raw_keys, raw_values, len(keys), _FLAGS[flag])
-        except batches.PartlyDoneError as error:
-            raise self._partly(error, "set", keys) from None
-        return len(keys)
-
-    def delete_many(self, keys: Any) -> int:
-        """Delete many keys in one go, pass over those that are not there, return how many were.
-
-        ``keys`` is any iterable or a numpy array. `MapError` at the first that the kernel refuses.
-        """
-        self._keyed()
-        keys = keys if hasattr(keys, "__len__") else list(keys)
-        if self.type in KEYED_BY_DESCRIPTOR:
-            return sum(self.pop(key, _ABSENT) is not _ABSENT for key in keys)
-        raw = writing.keys_as_bytes(self.layout, keys)
-        try:
-            return batches.delete(self.fd, raw, len(keys))
-        except batches.PartlyDoneError as error:
-            raise self._partly(error, "deleted", keys) from None
-
-    def items(self) -> Any:
-        """Return (key, value) pairs, read in bulk."""
-        return self.copy().items()
-
-    def values(self) -> Any:
-        """Return the values, read in bulk."""
-        return self.copy().values()
-
-    def copy(self) -> Contents:
-        """Return what is in the map now as a mapping of its own, read in bulk.
-
-        While the map changes, each element that stayed is in it once, with a value that it had at
-        some moment; those that came or went may be in it or not.
-        """
-        self._keyed()
-        if self.type in EVENT_MAPS:
-            raise MapError(f"map {self.name!r} is a {self.type}: read it by events()")
-        try:
-            read = self._reads.read(lambda: self.fd)
-        except OSError as error:
-            raise self._failed(error, "reading") from None
-        return Contents(self.layout, read, Map.from_id if self.type in MAPS_OF_MAPS else None)
-
-    def clear(self) -> None:
-        """Delete every key; the elements of an array cannot be deleted and are set to zero."""
-        found = self.copy()
-        keys = b"".join(key for key, _ in found.raw_items())
-        try:
-            if self.type in {"array", "percpu_array"}:
-                batches.update(self.fd, keys, bytes(self.layout.stride * len(found)), len(found))
-            else:
-                batches.delete(self.fd, keys, len(found))
-        except OSError as error:
-            raise self._failed(error, "clearing") from None
-
-    def __eq__(self, other: object) -> bool:
-        return self.copy() == other if isinstance(other, Mapping) else NotImplemented
-
     def __bool__(self) -> bool:
         return len(self) > 0 if self.type not in KEYLESS | EVENT_MAPS else True
 
@@ -277,13 +162,13 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
     # -- what the kinds add ------------------------------------------------------------------
 
-    def sum(self, key: Any = _ABSENT) -> Any:
+    def sum(self, key: Any = ABSENT) -> Any:
         """Return the sum over all CPUs of one key's value; over all keys too when none is named.
 
         An empty map's sum is 0. Raises `KeyError` for a missing key, `MapError` for values that
         have no sum.
         """
-        values = self.values() if key is _ABSENT else [self[key]]
+        values = self.values() if key is ABSENT else [self[key]]
         return add(v.sum() if isinstance(v, PerCPU) else v for v in values) if values else 0
 
     def push(self, value: Any) -> None:
@@ -349,33 +234,6 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         """The reader that `events` gave last, if it did, open or closed."""
         return self._reader
 
-    def snapshot(self) -> np.ndarray[Any, Any]:
-        """Return what is in the map now as a structured array with ``key`` and ``value``.
-
-        Shape ``(n,)``; for a per-CPU map ``value`` has shape ``(n, possible CPUs)``. It is a copy
-        and stays as it is. What it promises of a map that changes is said with `copy`.
-        """
-        return self.copy().array
-
-    def view(self) -> np.ndarray[Any, Any]:
-        """Return the values of a mmapable array where they lie: read-only, and always as they are.
-
-        Shape ``(max_entries,)``. Nothing is copied, and what programs write shows at once. It stays
-        usable after the map is closed, whose memory lives as long as a view does. Raises `MapError`
-        unless the map is an array with ``BPF_F_MMAPABLE``.
-        """
-        from pytest_bpf.kernel.dtypes import dtype  # noqa: PLC0415 (numpy, when asked for)
-
-        if not self._reads.mappable:
-            raise MapError(
-                f"map {self.name!r} ({self.type}) has no memory to look at: that takes an array "
-                "with __uint(map_flags, BPF_F_MMAPABLE); snapshot() copies any map"
-            )
-        try:
-            return self._reads.memory(self.fd).view(dtype(self.layout.value))
-        except OSError as error:
-            raise self._failed(error, "mapping its memory") from None
-
     def freeze(self) -> None:
         """Forbid further changes from user space, for good (``BPF_MAP_FREEZE``)."""
         try:
@@ -395,10 +253,6 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
         """
         return memlock(self.fd)
 
-    def raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (key, value) as bytes, read in bulk; of a per-CPU map all CPUs' values at once."""
-        return self.copy().raw_items()
-
     def close(self) -> None:
         """End the readers of events and forget the descriptor; the map stays with its maker."""
         if self._reader is not None:
@@ -415,14 +269,9 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
 
         return opened(self, of.size if of else 0, every, size)
 
-    def _keyed(self) -> None:
-        if self.type in KEYLESS:
-            ways = "push and 'in'" if self.type == "bloom_filter" else "push, peek and pop"
-            raise MapError(f"map {self.name!r} is a {self.type}: it has no keys, but {ways}")
-
     def _value(self, raw: bytes) -> Any:
         value = self.layout.decode_value(raw)
-        return Map.from_id(value) if self.type in MAPS_OF_MAPS else value
+        return value if self._wrap is None else self._wrap(value)
 
     def _require(self, kinds: frozenset[str], action: str) -> None:
         if self.type not in kinds:
@@ -430,24 +279,3 @@ class Map(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so h
                 f"map {self.name!r} is a {self.type} and cannot be {action}; "
                 f"that takes a {' or '.join(sorted(kinds))}"
             )
-
-    def _partly(self, error: batches.PartlyDoneError, action: str, keys: Any) -> MapError:
-        code, done, count = error.errno or 0, error.done, len(keys)
-        why = explained(code, self.type, self.max_entries) or error.strerror
-        key = keys[done]
-        key = key.tolist() if hasattr(key, "dtype") else key
-        return MapError(
-            f"map {self.name!r} ({self.type}): key {key!r} cannot be {action}: {why}; "
-            f"of {count} elements the {done} before it are {action}, the others are not",
-            code,
-        )
-
-    def _failed(self, error: OSError, action: str, key: Any = _ABSENT) -> Exception:
-        code = error.errno or 0
-        if code == errno.ENOENT and key not in (_ABSENT, None):
-            return KeyError(key)
-        if code == errno.ENOENT and self.type in QUEUES:
-            return KeyError(f"{self.type} {self.name!r} is empty")
-        at = "" if key is _ABSENT or key is None else f" of key {key!r}"
-        why = explained(code, self.type, self.max_entries) or error.strerror
-        return MapError(f"map {self.name!r} ({self.type}): {action}{at} failed: {why}", code)

@@ -56,7 +56,9 @@ class Reader:
                     return few
                 self._set_up(fd)
             rows = self._dumped()
-            return batches.read(fd, *self._sizes) if rows is None else rows
+            if rows is not None:
+                return rows
+            return batches.read(fd, *self._sizes, hashed=self._layout.kind in HASHED)
 
     def memory(self, fd: int) -> Rows:
         """Return the values of a mmapable array where they lie, read-only, as untyped rows."""
