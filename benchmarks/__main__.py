@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import (
     events_drain,
     events_live,
+    events_stress,
     exact,
     load_cached,
     machines,
@@ -34,6 +35,7 @@ ALL = {
     "rates": rates,
     "events_drain": events_drain,
     "events_live": events_live,
+    "events_stress": events_stress,
 }
 
 
