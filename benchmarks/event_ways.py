@@ -33,7 +33,7 @@ C, CTYPES = "libbpf, C", "libbpf, callback by ctypes"
 BCC, PYLIBBPF = "BCC, callback and cast", "pylibbpf, callback"
 
 PRIORITY = -15
-"""The niceness of writer and readers, so that a busy machine disturbs them less."""
+"""The niceness of writer and readers."""
 
 GROUP = Path("/proc/self/autogroup")
 
@@ -82,7 +82,7 @@ def ways(kind: Kind) -> Iterator[tuple[dict[str, Way], list[str]]]:
     """Yield the ways that there are, and why the others are not."""
     found: dict[str, Way] = {}
     absent = []
-    with ExitStack() as stack, _own_cpu():
+    with ExitStack() as stack, first(), _own_cpu():
         for name, command in _commands(stack).items():
             try:
                 found[name] = stack.enter_context(_started(kind, command))
@@ -93,12 +93,22 @@ def ways(kind: Kind) -> Iterator[tuple[dict[str, Way], list[str]]]:
 
 @contextmanager
 def _own_cpu() -> Iterator[None]:
-    """Keep the writer on the first CPU; readers have the last, and both go before others.
+    """Keep the writer on the first CPU; readers have the last."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(online_cpus())})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def first() -> Iterator[None]:
+    """Go before others on a busy machine, with all that is started meanwhile.
 
     Where each session has a scheduling group of its own, the group has to go before others too.
     """
-    allowed, before = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
-    os.sched_setaffinity(0, {min(online_cpus())})
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     with suppress(OSError):
         GROUP.write_text(str(PRIORITY), encoding="ascii")
@@ -108,7 +118,6 @@ def _own_cpu() -> Iterator[None]:
         with suppress(OSError):
             GROUP.write_text("0", encoding="ascii")
         os.setpriority(os.PRIO_PROCESS, 0, before)
-        os.sched_setaffinity(0, allowed)
 
 
 def _commands(stack: ExitStack) -> dict[str, Sequence[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.event_ways import first
 from benchmarks.report import Report
 from pytest_bpf.loader import Loader
 from tests.event_stress import SOURCE, stress
@@ -32,7 +33,7 @@ def measure(rounds: int = ROUNDS) -> Report:
         "Every event was checked: its number is the one after its writer's last, its words and "
         "their sum are those of its number. One that found no room was put out again."
     )
-    with Loader() as loader:
+    with Loader() as loader, first():
         obj = loader.load(SOURCE)
         for way, (kind, every) in WAYS.items():
             try:

@@ -141,7 +141,7 @@ class _PerfRing:
         begin, size = self._tail.value, self._head.value - self._tail.value
         fence()
         begin %= self.size
-        first = self._data[begin : min(begin + size, self.size)]
+        first = self._data[begin : begin + size]
         return b"".join((first, self._data[: size - len(first)]))
 
     def close(self) -> None:
