@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import pytest
 
 from pytest_bpf import Map, UnavailableError
 from pytest_bpf.costs import map_memory
-from pytest_bpf.kernel import enums, features, libbpf
+from pytest_bpf.kernel import elements, features
 from pytest_bpf.kernel.perf_event import online_cpus
 from pytest_bpf.kernel.running import kernel_version
 
@@ -50,10 +49,7 @@ def make() -> Iterator[Callable[..., Map]]:
 
         def make(kind: str, key: int, value: int, entries: int, flags: int = 0) -> Map:
             inner = make("array", 4, 4, 1).fd if kind.endswith("_of_maps") else 0
-            options = struct.pack("=Q6IQ2I", 48, 0, 0, 0, 0, inner, flags, 0, 0, 0)
-            fd = libbpf.call(
-                "bpf_map_create", enums.map_type_id(kind), b"x", key, value, entries, options
-            )
+            fd = elements.create(kind, key, value, entries, flags, inner=inner)
             stack.callback(os.close, fd)
             return Map(fd, kind)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from functools import partial
@@ -27,7 +28,7 @@ const volatile __u32 only = 0;
     { \
         if (only && bpf_get_current_pid_tgid() >> 32 != only) \
             return pass; \
-        for (int i = 0; i < 3000; i++) \
+        for (int i = 0; i < 20000; i++) \
             asm volatile("r1 += 1" ::: "r1"); \
         return pass; \
     }
@@ -70,8 +71,8 @@ def getpid(count: int = 200) -> object:
 
 
 def shows_the_program(found: Overhead) -> None:
-    """A microsecond or more is added to each event: no machine is too noisy to see that."""
-    assert found.program.value > 0.05, found
+    """Many microseconds are added to each event: no machine is too noisy to see that."""
+    assert found.program.value > 0.2, found
     assert found.slow_down.lower <= found.slow_down.value <= found.slow_down.upper
     assert found.rounds >= 1
 
@@ -116,13 +117,13 @@ def test_an_object_with_all_that_attach_by_themselves(load: Load) -> None:
 
 @pytest.fixture
 def _few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_bpf.costs.slow_down.LOOKS", (3, 6))
+    monkeypatch.setattr("pytest_bpf.costs.slow_down.LOOKS", (8, 12))
 
 
 @pytest.mark.usefixtures("_few_looks")
 def test_it_stops_when_it_is_sure(programs: Callable[..., Program]) -> None:
     found = overhead(programs("by_tracepoint"), getpid, precision=100.0, seconds=60)
-    assert (found.rounds, found.sure) == (3, True)
+    assert (found.rounds, found.sure) == (8, True)
     assert "not sure" not in str(found)
 
 
@@ -147,9 +148,10 @@ def test_its_figures(programs: Callable[..., Program]) -> None:
         *("overhead", "overhead_hook", "overhead_program", "overhead_consumer"),
     }
     whole = figures["overhead"]
-    assert (whole.value, whole.lower, whole.upper) == (
-        *(found.slow_down.value, found.slow_down.lower, found.slow_down.upper),
-    )
+    assert whole.value == found.slow_down.value
+    assert found.slow_down.upper == math.inf
+    assert whole.lower is whole.upper is None, "so few rounds bound nothing"
+    assert "bounds unknown" in str(found)
     assert found.consumer is not None
 
 
@@ -208,8 +210,8 @@ def test_intervals_hold_what_they_promise() -> None:
 
 
 def test_a_rank_interval_of_few() -> None:
-    assert rank_interval([3.0, 1.0, 2.0], 0.99) == (2.0, 1.0, 3.0)
-    assert rank_interval([1.0], 0.99) == (1.0, 1.0, 1.0)
+    assert rank_interval([3.0, 1.0, 2.0], 0.99) == (2.0, -math.inf, math.inf)
+    assert rank_interval(list(range(1, 9)), 0.99) == (4.5, 1, 8)
     assert rank_interval(list(range(1, 13)), 0.99) == (6.5, 2, 11)
 
 

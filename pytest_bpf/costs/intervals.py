@@ -123,14 +123,13 @@ def rank_interval(samples: Sequence[float], confidence: float) -> tuple[float, f
     """Return the median, and the samples between which it lies with ``confidence`` at least.
 
     Nothing is assumed of how they are distributed: half of all lies on each side of the median, so
-    how many of ``n`` do is a binomial count. With too few of them it is the least and the greatest.
+    how many of ``n`` do is a binomial count. Too few of them leave it without bounds (infinite).
     """
     ordered, count = sorted(samples), len(samples)
     outside, rank = 0.0, 0
-    while True:
-        outside += math.comb(count, rank) / 2**count
-        if 2 * outside > 1 - confidence or rank + 1 > count // 2:
-            break
+    while 2 * (outside := outside + math.comb(count, rank) / 2**count) <= 1 - confidence:
         rank += 1
-    rank = max(rank, 1)
-    return statistics.median(ordered), ordered[rank - 1], ordered[count - rank]
+    middle = statistics.median(ordered)
+    if not rank:
+        return middle, -math.inf, math.inf
+    return middle, ordered[rank - 1], ordered[count - rank]

@@ -9,7 +9,6 @@ the caches of the CPU: it is the least that a look-up takes.
 from __future__ import annotations
 
 import os
-import struct
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +20,7 @@ from pytest_bpf.costs.intervals import figure_of
 from pytest_bpf.costs.reference import Reference
 from pytest_bpf.costs.statistics import statistics
 from pytest_bpf.errors import BpfError
-from pytest_bpf.kernel import assembly, elements, enums, libbpf
+from pytest_bpf.kernel import assembly, elements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,9 +86,9 @@ def _measured(of: Map, copied: int, material: int, batches: int) -> MapSpeed:
         programs = {"lookup": looking}
         if not of.flags & READ_ONLY:
             programs["update"] = program(_updating(copied) * REPEATED)
-        beside.per_run()
         for each in (without, *programs.values()):
             each.per_run()
+        beside.wait_until_undisturbed()
         for _ in range(batches):
             base = without.per_run()
             for name, each in programs.items():
@@ -139,9 +138,8 @@ def _updating(copied: int) -> bytes:
 def _copy(of: Map) -> Iterator[tuple[int, int]]:
     """Yield the descriptors of a copy of a map, and of an array with one of its keys and values."""
     with ExitStack() as stack:
-        copied = _create(
-            of.type, of.key_size, of.value_size, of.max_entries, of.flags & COPIED_FLAGS
-        )
+        sizes = (of.key_size, of.value_size, of.max_entries)
+        copied = elements.create(of.type, *sizes, of.flags & COPIED_FLAGS)
         stack.callback(os.close, copied)
         present = list(islice(of.raw_items(), COPIED)) or [
             (bytes(of.key_size), bytes(of.layout.stride))
@@ -150,7 +148,7 @@ def _copy(of: Map) -> Iterator[tuple[int, int]]:
             elements.update(copied, key, value)
         key, value = present[0][0], present[0][1][: of.value_size]
         content = key.ljust(_rounded(len(key)), b"\0") + value
-        material = _create("array", 4, len(content), 1, 0)
+        material = elements.create("array", 4, len(content), 1)
         stack.callback(os.close, material)
         elements.update(material, bytes(4), content)
         yield copied, material
@@ -158,12 +156,6 @@ def _copy(of: Map) -> Iterator[tuple[int, int]]:
 
 COPIED_FLAGS = ~(1 << 10)
 """All flags but ``BPF_F_MMAPABLE``, which costs whole pages and no time."""
-
-
-def _create(kind: str, key: int, value: int, entries: int, flags: int) -> int:
-    options = struct.pack("=Q6IQ2I", 48, 0, 0, 0, 0, 0, flags, 0, 0, 0)
-    number = enums.map_type_id(kind)
-    return int(libbpf.call("bpf_map_create", number, b"copy", key, value, entries, options))
 
 
 def _rounded(size: int) -> int:

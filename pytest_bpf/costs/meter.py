@@ -92,6 +92,13 @@ class Meter:
         self._consumed = self._consumer()
         self._begun = time.perf_counter()
 
+    def begin_undisturbed(self) -> None:
+        """Begin a batch when nothing disturbs the machine, or after a second at most."""
+        for program in self._fixed:
+            if isinstance(program, Reference):
+                program.wait_until_undisturbed()
+        self.begin()
+
     def end(self) -> None:
         """End the batch; the next begins."""
         seconds = time.perf_counter() - self._begun

@@ -69,7 +69,7 @@ def measure(program: Program, drive: Callable[[], object], *, batches: int = 30)
         raise BpfError(f"measuring program {program.name!r} takes one batch at least: {batches=}")
     with Meter({program.name: program}) as meter:
         drive()
-        meter.begin()
+        meter.begin_undisturbed()
         for number in range(1, batches + 1):
             drive()
             meter.end()

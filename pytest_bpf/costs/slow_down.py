@@ -12,6 +12,7 @@ all of them together are wrong in 5 % at most.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from contextlib import ExitStack, contextmanager
@@ -47,14 +48,28 @@ STATES = DETACHED, EMPTY, ATTACHED = "detached", "empty", "attached"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share, 0.02 is 2 %, and between what it lies with 95 % confidence."""
+    """A share, 0.02 is 2 %, and between what it lies with 95 % confidence.
+
+    Both bounds are infinite when there were too few rounds to tell.
+    """
 
     value: float
     lower: float
     upper: float
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the bounds are known."""
+        return math.isfinite(self.upper)
+
+    def figure(self, metric: str, instrument: Instrument) -> Figure:
+        """Return it as a figure of the workload as a whole."""
+        lower, upper = (self.lower, self.upper) if self.bounded else (None, None)
+        return Figure(metric, "", self.value, lower, upper, instrument)
+
     def __str__(self) -> str:
-        return f"{self.value:+.1%} ({self.lower:+.1%} to {self.upper:+.1%})"
+        between = f"{self.lower:+.1%} to {self.upper:+.1%}" if self.bounded else "bounds unknown"
+        return f"{self.value:+.1%} ({between})"
 
 
 @dataclass(frozen=True)
@@ -86,11 +101,7 @@ class Overhead:
             "overhead_program": self.program,
             "overhead_consumer": self.consumer,
         }
-        return tuple(
-            Figure(metric, "", of.value, of.lower, of.upper, self.instrument)
-            for metric, of in parts.items()
-            if of is not None
-        )
+        return tuple(of.figure(name, self.instrument) for name, of in parts.items() if of)
 
     def __str__(self) -> str:
         parts = [f"overhead {self.slow_down}: hook {self.hook}", f"program {self.program}"]
@@ -187,6 +198,7 @@ class _Rounds:
     target: Any
     options: dict[str, Any]
     spent: Callable[[], float] | None
+    calls: int = 1
     times: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STATES})
     consumed: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STATES})
 

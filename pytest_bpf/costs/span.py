@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Protocol, TypedDict, overload
 
 from pytest_bpf.costs.consumer import Consumer
 from pytest_bpf.costs.figure import Figure, Instrument
@@ -19,7 +19,7 @@ from pytest_bpf.errors import BpfError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from pytest_bpf.costs.consumer import Consuming
     from pytest_bpf.objects import Map, Object, Program
@@ -149,15 +149,17 @@ class Span:
         return figure_of("cpu", subject, shares, how, beside)
 
 
+class Wishes(TypedDict, total=False):
+    """What a `Span` takes besides the object."""
+
+    consumer: Consuming | None
+    lost: str | dict[str, str] | None
+    speed: Iterable[str]
+
+
 @overload
 def costs_of(
-    obj: Object,
-    workload: None = None,
-    *,
-    rounds: int = ROUNDS,
-    consumer: Consuming | None = None,
-    lost: str | dict[str, str] | None = None,
-    speed: Iterable[str] = (),
+    obj: Object, workload: None = None, *, rounds: int = ROUNDS, **wishes: Unpack[Wishes]
 ) -> Span: ...
 
 
@@ -167,9 +169,7 @@ def costs_of(
     workload: Callable[[], object],
     *,
     rounds: int = ROUNDS,
-    consumer: Consuming | None = None,
-    lost: str | dict[str, str] | None = None,
-    speed: Iterable[str] = (),
+    **wishes: Unpack[Wishes],
 ) -> Costs: ...
 
 
@@ -178,22 +178,22 @@ def costs_of(
     workload: Callable[[], object] | None = None,
     *,
     rounds: int = ROUNDS,
-    consumer: Consuming | None = None,
-    lost: str | dict[str, str] | None = None,
-    speed: Iterable[str] = (),
+    **wishes: Unpack[Wishes],
 ) -> Span | Costs:
     """Measure what ``obj`` costs while ``workload`` runs: once to warm up, then ``rounds`` times.
 
     Without a workload it is a `Span`: ``with costs_of(obj) as span: ...``, then ``span.costs``. The
-    programs are measured as they are attached. Let a round make about a hundred runs.
+    programs are measured as they are attached. Let a round make about a hundred runs. ``consumer``,
+    ``lost`` and ``speed`` are explained at `Span`.
     """
-    span = Span(obj, consumer=consumer, lost=lost, speed=speed)
+    span = Span(obj, **wishes)
     if workload is None:
         return span
     if rounds < 1:
         raise BpfError(f"measuring takes one round at least: {rounds=}")
     workload()
     with span:
+        span._meter.begin_undisturbed()  # noqa: SLF001 (only here is the workload at our disposal)
         for _ in range(rounds):
             workload()
             span.batch()
@@ -205,14 +205,7 @@ class MeasureCosts(Protocol):
 
     @overload
     def __call__(
-        self,
-        obj: Object,
-        workload: None = None,
-        *,
-        rounds: int = ROUNDS,
-        consumer: Consuming | None = None,
-        lost: str | dict[str, str] | None = None,
-        speed: Iterable[str] = (),
+        self, obj: Object, workload: None = None, *, rounds: int = ROUNDS, **wishes: Unpack[Wishes]
     ) -> Span: ...
 
     @overload
@@ -222,7 +215,5 @@ class MeasureCosts(Protocol):
         workload: Callable[[], object],
         *,
         rounds: int = ROUNDS,
-        consumer: Consuming | None = None,
-        lost: str | dict[str, str] | None = None,
-        speed: Iterable[str] = (),
+        **wishes: Unpack[Wishes],
     ) -> Costs: ...

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel import enums, libbpf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,19 @@ ANY, NOEXIST, EXIST = range(3)
 def possible_cpus() -> int:
     """Return how many CPUs the kernel could ever have: per-CPU values come one for each."""
     return int(libbpf.call("libbpf_num_possible_cpus"))
+
+
+def create(
+    kind: str, key_size: int, value_size: int, max_entries: int, flags: int = 0, *, inner: int = 0
+) -> int:
+    """Create a map of type ``kind`` (``"hash"``) without BTF; return its descriptor.
+
+    ``inner`` is the descriptor of the map that the values of a map of maps are like.
+    """
+    options = struct.pack("=Q6IQ2I", 48, 0, 0, 0, 0, inner, flags, 0, 0, 0)
+    sizes = (key_size, value_size, max_entries)
+    number = enums.map_type_id(kind)
+    return int(libbpf.call("bpf_map_create", number, b"pytest_bpf", *sizes, options))
 
 
 def lookup(fd: int, key: bytes | None, size: int) -> bytes:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno as errnos
 import os
 import re
-import struct
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
 
 from pytest_bpf.errors import UnavailableError, UnknownNameError, near_matches
-from pytest_bpf.kernel import btf, enums, libbpf
+from pytest_bpf.kernel import btf, elements, enums, libbpf
 from pytest_bpf.kernel.attaching import ATTACH
 from pytest_bpf.kernel.helper_ids import check_helper_name, helper_ids
 from pytest_bpf.kernel.privilege import privilege
@@ -126,10 +125,8 @@ def map_type(name: str) -> Probe:
 
 def _arena() -> Probe:
     """Probe for what libbpf 1.1 does not know: one page that user space may map."""
-    options = struct.pack("=Q6IQ2I", 48, 0, 0, 0, 0, 0, BPF_F_MMAPABLE, 0, 0, 0)
-    number = enums.map_type_id("arena")
     try:
-        os.close(libbpf.call("bpf_map_create", number, b"probe", 0, 0, 1, options))
+        os.close(elements.create("arena", 0, 0, 1, BPF_F_MMAPABLE))
     except OSError as error:
         return unavailable(privilege() or "" if error.errno in _DENIED else "")
     return AVAILABLE
