@@ -133,7 +133,7 @@ def one_by_one(fd: int, key_size: int, value_size: int) -> Content:
 
 def split(ends: bytes, count: int) -> list[bytes]:
     """Return the ``count`` parts of equal size that lie end to end."""
-    size = len(ends) // max(1, count)
+    size = len(ends) // count if count else 1
     return [ends[at : at + size] for at in range(0, count * size, size)]
 
 
