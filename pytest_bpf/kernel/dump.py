@@ -30,12 +30,15 @@ BPF_F_MMAPABLE = 1 << 10
 LARGEST = 4096
 """Bytes of a key or a value up to which copying is worth instructions of its own."""
 
+MOST = (1 << 31) - 2
+"""Rows that an instruction can compare with."""
+
 FIRST_ROOM, GROWTH = 4096, 16
 """Rows to begin with where the map does not say how many it has, and by how much to go on."""
 
 
 class Dump:
-    """The dump program of one map. Take the rows before the next `read`; `close` frees it.
+    """The dump program of one map; `close` frees it, and so does the end of the value.
 
     Raises `OSError` when this kernel cannot do it for this map.
     """
@@ -43,6 +46,8 @@ class Dump:
     def __init__(self, target: int, kind: str, shape: Shape, max_entries: int) -> None:
         if kind not in INDEXED | HASHED or max(shape.key_size, shape.value_size) > LARGEST:
             raise OSError(0, f"there is no dump program for a {kind} of this size")
+        if max_entries > MOST:
+            raise OSError(0, f"{max_entries} rows are more than a dump program counts")
         if shape.cpus and not numbered_from_0():
             raise OSError(0, "the CPUs are not numbered without gaps")
         self._target, self._shape, self._max_entries = target, shape, max_entries

@@ -62,7 +62,6 @@ ASTRAY = 0xFFFFFFFF
 COUNT, FIRST, SECOND, NEXT, BUCKET, MASK, BUCKETS, PROGRESS = range(0, 64, 8)
 """Offsets in what the callback knows of the walk so far, on the main function's stack; its size."""
 
-
 TWICE, HERE = -8, -16
 """Where on its stack the callback keeps what no register does."""
 

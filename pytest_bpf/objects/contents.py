@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pytest_bpf.objects.layout import Layout
 
-FEW = 100
-"""Elements up to which numpy would take longer."""
+FEW = 500
+"""Elements up to which numpy would take longer, its import reckoned in."""
 
 
 class Contents(Mapping[Any, Any]):  # noqa: PLW1641 (compares by content, so has no hash)
