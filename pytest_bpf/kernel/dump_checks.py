@@ -128,8 +128,12 @@ def _astray() -> bytes:
     return move(1, -1) + write(8, COUNT, 1) + move(0, 1) + leave()
 
 
+@cache
 def _cast(name: str) -> bytes:
-    """Make R0 a pointer to a struct of the kernel from the address in R1; costs nothing."""
+    """Make R0 a pointer to a struct of the kernel from the address in R1; costs nothing.
+
+    Kept, because looking for a type goes through all of the kernel's.
+    """
     kind = btf_id(name, Kind.STRUCT)
     function = btf_id("bpf_rdonly_cast", Kind.FUNC)
     if not function or not kind:
@@ -145,6 +149,7 @@ def _struct(name: str) -> Struct:
     return found
 
 
+@cache
 def _offset(of: str, name: str) -> int:
     for member in _struct(of).flat_members():
         if member.name == name:
