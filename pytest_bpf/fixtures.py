@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pytest_bpf.agents import Agents
+    from pytest_bpf.agents import AgentCost, Agents
     from pytest_bpf.claims import Finding
     from pytest_bpf.costs import Measure, MeasureCosts, MeasureOverhead
     from pytest_bpf.evidence import Drops, ReasonCounter
@@ -196,7 +196,11 @@ def bpf_agent(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Agen
     missing = privilege()
     if missing:
         raise UnavailableError(missing)
-    with Agents(request.path.parent) as agents:
+
+    def measured(cost: AgentCost) -> None:
+        request.node.stash.setdefault(MEASURED, []).append(cost)
+
+    with Agents(request.path.parent, measured=measured) as agents:
         request.node.stash[AGENTS] = agents
         yield agents
 

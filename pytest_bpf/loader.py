@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.compile import Compiled, Compiler, compile_source
+from pytest_bpf.errors import CompileError
 from pytest_bpf.objects import Object
 from pytest_bpf.objects.search import find_map, find_program
 
@@ -98,6 +99,47 @@ class Loader:
         self._loaded(obj)
         return obj
 
+    def load_bcc(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        sections: Mapping[str, str] | None = None,
+        include_dirs: Iterable[str | os.PathLike[str]] = (),
+        defines: Mapping[str, str | int | None] | None = None,
+        cflags: Sequence[str] = (),
+        headers: str | os.PathLike[str] | None = None,
+    ) -> Object:
+        """Compile and load a source in BCC's dialect of C, by BCC, and return the object.
+
+        ``source`` is a path, or text (a `str` with a newline), called ``name``. ``sections`` says,
+        in the words of ELF sections, what functions are: ``{"drop": "xdp", "on_open":
+        "kprobe/do_sys_open"}``; those named ``kprobe__x``, ``tracepoint__group__x`` and so on
+        say it themselves, others by the type of their argument. Nothing is attached yet.
+
+        ``headers`` is a folder of kernel headers, or ``"debian"`` for the distribution's; without
+        it they are the running kernel's. Raises `UnavailableError` without BCC or headers,
+        `CompileError`, `VerifierError`, `LoadError` and `UnknownNameError`.
+        """
+        from pytest_bpf.bcc import load_bcc  # noqa: PLC0415 (nobody else needs it)
+
+        folders = [f"-I{self._path(folder)}" for folder in include_dirs]
+        macros = [
+            f"-D{macro}" if value is None else f"-D{macro}={value}"
+            for macro, value in (defines or {}).items()
+        ]
+        path, text = self._read(source, name)
+        obj = load_bcc(
+            text,
+            path,
+            given=dict(sections or {}),
+            cflags=[*folders, *macros, *cflags],
+            headers=headers,
+        )
+        self.objects.append(obj)
+        self._loaded(obj)
+        return obj
+
     def find_program(
         self,
         name: str | None = None,
@@ -166,6 +208,16 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read(self, source: str | os.PathLike[str], name: str | None) -> tuple[Path, str]:
+        """Return what a source is called, and its text."""
+        if is_text(source):
+            return Path(name or "bcc.c"), str(source)
+        path = self._path(source)
+        try:
+            return path, path.read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise CompileError(f"{path}: cannot be read: {error.strerror}") from None
 
     def _path(self, path: str | os.PathLike[str]) -> Path:
         return (self._folder or Path.cwd()) / path

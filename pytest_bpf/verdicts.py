@@ -326,7 +326,7 @@ def _text(item: pytest.Item, broken: Sequence[Finding]) -> str:
 
 def _concerned(item: pytest.Item) -> bool:
     names = getattr(item, "fixturenames", ())
-    return bool({"bpf", "bpf_module", "bpf_budget"} & set(names)) or bool(
+    return bool({"bpf", "bpf_module", "bpf_agent", "bpf_budget"} & set(names)) or bool(
         item.get_closest_marker("bpf_budget")
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from pytest_bpf import AgentError, AttachError, compile_source
 from pytest_bpf.agents import Agents
+from pytest_bpf.bcc import headers
 from pytest_bpf.kernel import ids
 from pytest_bpf.kernel.held import held
 from pytest_bpf.places import Namespace, PinDirectory
@@ -92,9 +94,19 @@ def test_what_is_the_agent_s_is_not_taken_apart(agents: Agents, watch: Command) 
     agent = agents(watch)
     with pytest.raises(AttachError, match="is another process's: end that one"):
         agent.links["watch_priority_max"].detach()
-    with pytest.raises(AttachError, match="was found in the kernel: whoever loaded it"):
-        agent.programs["watch_priority_max"].attach()
     load(1)
+    assert agent.maps["counted"][0].number == 1
+
+
+def test_a_program_of_another_process_is_attached_elsewhere(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+    program = agent.programs["watch_priority_max"]
+    with pytest.raises(AttachError, match="its section does not say where, pass its target"):
+        program.attach()
+    with program.attach("syscalls:sys_enter_sched_get_priority_min") as link:
+        assert link.id > 0
+        os.sched_get_priority_min(os.SCHED_OTHER)
+    os.sched_get_priority_min(os.SCHED_OTHER)
     assert agent.maps["counted"][0].number == 1
 
 
@@ -207,6 +219,25 @@ def test_bpftrace_keeps_the_four_targets(agents: Agents, action: str) -> None:
     assert next(iter(agent.links.values())).target == f"tracepoint {HOOK.rpartition(':')[2]}"
 
 
+@pytest.mark.skipif(not shutil.which("tcpstates-bpfcc"), reason="apt install bpfcc-tools")
+def test_a_tool_of_bcc(agents: Agents) -> None:
+    environment = headers.environment(headers.usable())
+    agent = agents("tcpstates-bpfcc", env={**environment, "PYTHONUNBUFFERED": "1"})
+    assert {link.target for link in agent.links.values()} == {"tracepoint inet_sock_set_state"}
+    assert agent.programs.keys() == {"tracepoint__sock__inet_sock_set_state"}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def connect(count: int) -> None:
+            for _ in range(count):
+                socket.create_connection(server.getsockname()).close()
+                server.accept()[0].close()
+
+        cost = agent.under(connect, rate=20, seconds=0.5, samples=20)
+    assert cost.lost == 0
+    assert cost.latency
+    assert agent.printed.wait_for(rf"^\S+ +{os.getpid()} .*SYN_SENT +-> ESTABLISHED", timeout=5)
+
+
 # -- what agents do wrong ----------------------------------------------------------------------
 
 
@@ -316,6 +347,40 @@ def test_the_output_is_in_the_report_of_a_failure(user: Callable[..., pytest.Run
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*Captured output of agent watch*", "ready", "event 1", "*1 failed*"]
+    )
+
+
+BUDGET = """
+import pytest
+
+def load(count):
+    for _ in range(count):
+        os.sched_get_priority_max(0)
+
+@pytest.mark.bpf_budget("guide")
+def test_bpftrace(bpf_agent):
+    bpf_agent("bpftrace -e 'tracepoint:syscalls:sys_enter_sched_get_priority_max { @ = count(); }'"
+        ).under(load, rate=200, seconds=0.3)
+
+@pytest.mark.bpf_budget(memory="100kB")
+def test_memory(bpf_agent):
+    bpf_agent(WATCH).under(load, rate=200, seconds=0.2)
+
+@pytest.mark.bpf_budget(latency_p99="1ms")
+def test_latency(bpf_agent):
+    bpf_agent([*WATCH, "slow"]).under(load, rate=200, seconds=0.2)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bpftrace"), reason="no bpftrace; apt install bpftrace")
+def test_a_budget_for_the_whole_agent(user: Callable[..., pytest.RunResult]) -> None:
+    result = user(BUDGET)
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "agent watch: memory * breaks its limit of 100 kB: *",
+            "agent watch: latency_p99 * ms breaks its limit of 1 ms: *",
+        ]
     )
 
 

@@ -59,6 +59,7 @@ class Agent:
         cgroup: Cgroup,
         guard: subprocess.Popen[bytes],
         *,
+        measured: Callable[[AgentCost], object] = lambda _: None,
         stop_signal: int = signals.SIGTERM,
         grace: float = 5.0,
         keeps: bool = False,
@@ -68,6 +69,7 @@ class Agent:
         self.cgroup = cgroup
         self.printed = Output(output)
         self._process, self._guard = process, guard
+        self._measured = measured
         self._stop_signal, self._grace, self._keeps = stop_signal, grace, keeps
         self._before = {kind: set(ids.every(kind)) for kind in ("prog", "map")}
         self._seen: dict[Kind, set[int]] = {"prog": set(), "map": set()}
@@ -171,7 +173,9 @@ class Agent:
         Raises `AgentError` when it is dead, or none of its programs runs under the load.
         """
         self._alive("was put under load")
-        return cost(self, Asked(Load(load, rate, seconds), delivered, lost, samples))
+        found = cost(self, Asked(Load(load, rate, seconds), delivered, lost, samples))
+        self._measured(found)
+        return found
 
     # -- its end -------------------------------------------------------------------------------
 

@@ -13,19 +13,26 @@ from pytest_bpf.places import Cgroup
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_bpf.agents.cost import AgentCost
     from pytest_bpf.places import Namespace
 
 
 class Agents:
     """Starts agents, and ends them by `close`, the last one first.
 
-    ``folder`` is where they run, unless told otherwise.
+    ``folder`` is where they run, unless told otherwise; ``measured`` is called with every cost.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        measured: Callable[[AgentCost], object] = lambda _: None,
+    ) -> None:
         self._folder = folder
+        self._measured = measured
         self.started: list[Agent] = []
         self._told: dict[int, int] = {}
 
@@ -69,6 +76,7 @@ class Agents:
                 output,
                 cgroup,
                 guarded,
+                measured=self._measured,
                 stop_signal=stop_signal,
                 grace=grace,
                 keeps=keeps,

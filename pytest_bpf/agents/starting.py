@@ -9,21 +9,13 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AgentError
-from pytest_bpf.kernel.mounts import TRACEFS
+from pytest_bpf.kernel.mounts import seeing_tracefs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pytest_bpf.places import Cgroup, Namespace
-
-SEEING_TRACEFS = """
-[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
-[ -e /sys/kernel/debug/tracing/events ] || mount -t debugfs debugfs /sys/kernel/debug
-exec "$@"
-"""
-"""Run in a mount namespace of the agent's own, which goes with it."""
-
 
 KILLING = """
 read _
@@ -63,10 +55,7 @@ def start(
         program = shutil.which(cwd / words[0])
     if not program:
         raise AgentError(f"cannot start {words[0]!r}: there is no such command on PATH")
-    command = [program, *words[1:]]
-    if not all(os.access(path / "events", os.F_OK) for path in TRACEFS):
-        private = ["unshare", "--mount", "--propagation", "private", "--"]
-        command = [*private, "sh", "-c", SEEING_TRACEFS, "sh", *command]
+    command = seeing_tracefs([program, *words[1:]])
     output, printed = os.pipe()
     options: dict[str, Any] = {
         "stdin": subprocess.DEVNULL,

@@ -81,7 +81,7 @@ def _concerns(limit: Limit, figure: Figure, special: set[tuple[str, str]]) -> bo
 
 
 def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
-    whole = [figure for figure in figures if not figure.subject]
+    whole = [figure for figure in figures if _of_a_whole(figure)]
     chosen = whole or figures
     there = [figure for figure in chosen if figure.value is not None]
     yield from (_held_against(limit, figure) for figure in there)
@@ -98,6 +98,11 @@ def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
     if not chosen:
         why_not = HOW.get(limit.metric, "nothing in this test measures it")
         yield Unmeasured(limit.metric, limit.subject, limit, why_not)
+
+
+def _of_a_whole(figure: Figure) -> bool:
+    """Say whether a figure is of a workload or an agent as a whole, not of a part of it."""
+    return not figure.subject or figure.subject.startswith("agent ")
 
 
 def _held_against(limit: Limit, figure: Figure) -> Finding:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from pytest_bpf.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +48,22 @@ def with_tracefs(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs)
     if tracefs():
         return function(*args, **kwargs)
     return _thread().submit(function, *args, **kwargs).result()
+
+
+SEEING_TRACEFS = """
+[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
+[ -e /sys/kernel/debug/tracing/events ] || mount -t debugfs debugfs /sys/kernel/debug
+exec "$@"
+"""
+"""Run in a mount namespace of a command's own, which goes with it."""
+
+
+def seeing_tracefs(command: Sequence[str]) -> list[str]:
+    """Return the command that runs ``command`` where it sees tracefs in both of its places."""
+    if all(os.access(path / "events", os.F_OK) for path in TRACEFS):
+        return list(command)
+    private = ["unshare", "--mount", "--propagation", "private", "--"]
+    return [*private, "sh", "-c", SEEING_TRACEFS, "sh", *command]
 
 
 def _thread() -> ThreadPoolExecutor:

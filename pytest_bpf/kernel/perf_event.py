@@ -113,12 +113,12 @@ def online_cpus() -> list[int]:
     return found
 
 
-def attach_once(kind: int, config: int, program: int, *, period: int = 0, extra: int = 0) -> None:
+def attach_once(kind: int, config: int, program: int, *, period: int = 0) -> None:
     """Attach a program to a new event on one CPU that counts nothing, and take both apart again.
 
-    ``extra`` is ``config1`` of ``struct perf_event_attr``. Raises `OSError`.
+    Raises `OSError`.
     """
-    attributes = Attributes(type=kind, config=config, sample_period=period, config1=extra)
+    attributes = Attributes(type=kind, config=config, sample_period=period)
     attributes.flags = DISABLED
     event = open_event(attributes, cpu=min(os.sched_getaffinity(0)))
     try:
@@ -133,11 +133,31 @@ def attach_dynamic(device: str, target: str, program: int, *, on_return: bool) -
     ``target`` is a kernel function or a file. Raises `OSError`, and `UnavailableError` when the
     kernel has no such events.
     """
+    cpu = min(os.sched_getaffinity(0))
+    event = open_dynamic(device, target.encode(), 0, on_return=on_return, cpu=cpu)
+    try:
+        fcntl.ioctl(event, SET_BPF, program)
+    finally:
+        os.close(event)
+
+
+def open_dynamic(
+    device: str, target: bytes, offset: int, *, on_return: bool, pid: int = -1, cpu: int = -1
+) -> int:
+    """Return a disabled ``kprobe`` or ``uprobe`` event ``offset`` bytes into ``target``.
+
+    ``target`` is a kernel function or a file. Raises `OSError`, and `UnavailableError` when the
+    kernel has no such events.
+    """
     try:
         kind = int((DEVICES / device / "type").read_text(encoding="ascii"))
         bit = (DEVICES / device / "format/retprobe").read_text(encoding="ascii")
     except OSError:
         raise UnavailableError(f"this kernel has no {device}s") from None
-    config = 1 << int(bit.strip().removeprefix("config:")) if on_return else 0
-    name = ctypes.create_string_buffer(target.encode())
-    attach_once(kind, config, program, extra=ctypes.addressof(name))
+    name = ctypes.create_string_buffer(target)
+    attributes = Attributes(type=kind, config1=ctypes.addressof(name), flags=DISABLED)
+    attributes.config = 1 << int(bit.strip().removeprefix("config:")) if on_return else 0
+    attributes.rest[0] = offset  # config2
+    if pid < 0 and cpu < 0:
+        cpu = online_cpus()[0]
+    return open_event(attributes, pid=pid, cpu=cpu)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_bpf.kernel import assembly
+from pytest_bpf.objects import parts
 from pytest_bpf.objects.elf import EM_BPF
 from pytest_bpf.objects.object import Object
 from pytest_bpf.objects.opening import Opened
@@ -40,7 +41,7 @@ def empty_program(section: str, kind: str) -> Object:
     opened = Opened(Path("empty"), assemble(section, "empty", instructions), Setup())
     try:
         opened.load()
-        return Object(opened)
+        return Object(parts.of(opened))
     except BaseException:
         opened.close()
         raise

@@ -15,7 +15,7 @@ from pytest_bpf.kernel import libbpf
 from pytest_bpf.kernel.libbpf_options import IterOptions, KprobeOptions, LinkOptions, UprobeOptions
 from pytest_bpf.kernel.mounts import with_tracefs
 from pytest_bpf.kernel.perf_event import online_cpus, open_cpu_clock
-from pytest_bpf.objects import tc
+from pytest_bpf.objects import attach_by_fd, tc
 from pytest_bpf.objects.lacking import lacking
 from pytest_bpf.objects.link import Link
 from pytest_bpf.objects.targets import Options, here, interface, named, opened, told
@@ -279,10 +279,8 @@ def _link(
 ) -> Link:
     """Make a libbpf link by the function ``name``, called through ``run``."""
     if not program.pointer:
-        raise AttachError(
-            f"program {program.name!r} ({program.type}) was found in the kernel: whoever loaded it "
-            "attaches it"
-        )
+        fd, undo = run(attach_by_fd.link, program, name, *arguments)
+        return Link(program.name, str(target), undo, fd=fd)
     pointer = run(told, name, program.pointer, *arguments)
     fd = libbpf.function("bpf_link__fd")(pointer)
     destroy = libbpf.function("bpf_link__destroy")

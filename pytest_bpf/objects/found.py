@@ -50,8 +50,13 @@ def known(fd: int) -> tuple[Identity, Type | None]:
     info = read_info(fd, ProgramInfo)
     types = btf.in_kernel(info.btf_id)
     name, kind = full_name(fd, info, types), type_name(info.type)
-    context = types.first_parameter(name) if types else None
-    return Identity(fd, name, kind, section=kind), context
+    return Identity(fd, name, kind, section=kind), context_type(fd, name)
+
+
+def context_type(fd: int, name: str) -> Type | None:
+    """Return what the argument of a program points to, by the BTF that the kernel keeps of it."""
+    types = btf.in_kernel(read_info(fd, ProgramInfo).btf_id)
+    return types.first_parameter(name) if types else None
 
 
 def full_name(fd: int, info: ProgramInfo, types: Btf | None) -> str:

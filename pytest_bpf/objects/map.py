@@ -76,17 +76,19 @@ class Map(WholeMap):
         return cls.found(found.by_pin("map", path))
 
     @classmethod
-    def found(cls, fd: int, btf: Btf | None = None) -> Map:
+    def found(
+        cls, fd: int, btf: Btf | None = None, *, name: str = "", event: Struct | None = None
+    ) -> Map:
         """Return the map of a descriptor, which is closed by `close` or with the value.
 
         Keys and values are typed by the map's own BTF in the kernel; ``btf`` has the types of
-        events where the map has none.
+        events where the map has none, and ``event`` is the type of them.
         """
         try:
             info = read_info(fd, MapInfo)
             own = in_kernel(info.btf_id)
             key, value = map_types(own, info)
-            opened = cls(fd, key=key, value=value, btf=own or btf)
+            opened = cls(fd, name, key=key, value=event or value, btf=own or btf)
         except BaseException:
             os.close(fd)
             raise

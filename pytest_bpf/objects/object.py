@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AttachError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.objects import elf
+from pytest_bpf.objects import elf, parts
 from pytest_bpf.objects.globals import Globals
 from pytest_bpf.objects.link import Link
-from pytest_bpf.objects.loaded import by_pointer
-from pytest_bpf.objects.map import Map
 from pytest_bpf.objects.names import Named
-from pytest_bpf.objects.opening import Opened, internal, section
-from pytest_bpf.objects.program import Program
+from pytest_bpf.objects.opening import Opened
 from pytest_bpf.objects.quarantine import survive
 from pytest_bpf.objects.setup import Setup
 
@@ -24,28 +21,27 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
+    from pytest_bpf.objects.map import Map
+    from pytest_bpf.objects.parts import Parts
+    from pytest_bpf.objects.program import Program
+
 
 class Object:
     """A loaded object with its ``programs``, ``maps``, ``globals`` and ``links`` by name."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, made: Parts) -> None:
         """Take over what was loaded; `load` is the way to come by one."""
-        self._opened = opened
+        self._parts = made
         self._links: dict[str, Link] = {}
-        self.path = opened.path
-        where = opened.path.name
-        maps = {name: self._map(name, at) for name, at in opened.created_maps().items()}
-        hidden = {name for name, pointer in opened.maps.items() if internal(pointer)}
-        variables = opened.btf.sections() if opened.btf else {}
-        stored = {section(name): maps[name] for name in hidden & set(maps)}
-        loaded = {name: self._program(name, at) for name, at in opened.loaded_programs().items()}
-        self.programs: Mapping[str, Program] = Named("program", where, loaded)
-        self.maps: Mapping[str, Map] = Named(
-            "map", where, {name: made for name, made in maps.items() if name not in hidden}
-        )
-        self._everything: list[Program | Map] = [*loaded.values(), *maps.values()]
-        self.globals = Globals(where, variables, stored)
+        self._closed = False
+        self.path = made.path
+        where = made.path.name
+        self.programs: Mapping[str, Program] = Named("program", where, made.programs)
+        self.maps: Mapping[str, Map] = Named("map", where, made.maps)
+        self.globals = Globals(where, made.variables, made.stored)
         self.links: Mapping[str, Link] = Named("link", where, self._links)
+        for program in self.programs.values():
+            program.attached = self._keep
 
     @classmethod
     def load(
@@ -87,7 +83,7 @@ class Object:
         opened = Opened(source or file, content, setup)
         try:
             opened.load()
-            return cls(opened)
+            return cls(parts.of(opened))
         except BaseException:
             opened.close()
             raise
@@ -115,10 +111,13 @@ class Object:
 
     def close(self) -> None:
         """Detach and unload everything; a second time does nothing."""
+        self._closed, made = True, self._parts
         with ExitStack() as last_first:
-            last_first.callback(self._opened.close)
-            for made in self._everything:
-                last_first.callback(made.close)
+            last_first.callback(made.release)
+            for program in made.programs.values():
+                last_first.callback(program.close)
+            for held in (*made.maps.values(), *made.stored.values()):
+                last_first.callback(held.close)
             last_first.callback(self.globals.close)
             for link in self._links.values():
                 last_first.callback(link.detach)
@@ -126,7 +125,7 @@ class Object:
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return not self._opened.pointer
+        return self._closed
 
     def __enter__(self) -> Object:  # noqa: PYI034 (Self is 3.11)
         return self
@@ -137,22 +136,6 @@ class Object:
     def __repr__(self) -> str:
         return f"<Object {self.path.name}{', closed' if self.closed else ''}>"
 
-    def _map(self, name: str, pointer: int) -> Map:
-        opened = self._opened
-        key, value = opened.types[name]
-        fd = libbpf.call("bpf_map__fd", pointer)
-        return Map(fd, name, key=key, value=value, btf=opened.btf)
-
-    def _program(self, name: str, pointer: int) -> Program:
-        opened = self._opened
-        return Program(
-            by_pointer(pointer),
-            context_type=opened.btf.first_parameter(name) if opened.btf else None,
-            load_log=opened.log(name),
-            whole_log=opened.whole_log,
-            attached=self._keep,
-        )
-
     def _keep(self, link: Link) -> None:
         name, again = link.program, 2
         while name in self._links:
@@ -161,7 +144,7 @@ class Object:
 
     def _attach_struct_ops(self, name: str) -> None:
         try:
-            pointer = libbpf.call("bpf_map__attach_struct_ops", self._opened.maps[name])
+            pointer = libbpf.call("bpf_map__attach_struct_ops", self._parts.pointers[name])
         except OSError as error:
             raise AttachError(
                 f"struct_ops map {name!r} cannot be attached: {error.strerror}", error.errno or 0

@@ -35,11 +35,11 @@ class Program(LoadedProgram):
         context_type: Type | None = None,
         load_log: str = "",
         whole_log: Callable[[str, int], str] | None = None,
-        attached: Callable[[Link], None] | None = None,
     ) -> None:
         super().__init__(what, context_type=context_type, load_log=load_log)
         self._whole_log = whole_log
-        self._attached = attached
+        self.attached: Callable[[Link], None] | None = None
+        """What keeps its links: its object."""
         autoattach = libbpf.function("bpf_program__autoattach")
         self._autoattach = not what.pointer or bool(autoattach(what.pointer))
         self._release: Callable[[], object] | None = None
@@ -52,11 +52,18 @@ class Program(LoadedProgram):
         """
         try:
             what, context_type = known(fd)
-            program = cls(what, context_type=context_type)
+            return cls.owning(what, context_type=context_type)
         except BaseException:
             os.close(fd)
             raise
-        program._release = weakref.finalize(program, os.close, fd)
+
+    @classmethod
+    def owning(
+        cls, what: Identity, *, context_type: Type | None = None, load_log: str = ""
+    ) -> Program:
+        """Return a program whose descriptor is closed by `close` or with the value."""
+        program = cls(what, context_type=context_type, load_log=load_log)
+        program._release = weakref.finalize(program, os.close, what.fd)
         return program
 
     def close(self) -> None:
@@ -124,8 +131,8 @@ class Program(LoadedProgram):
         )
         self.fd  # noqa: B018 (a closed program is said before a target is)
         link = attach(self, target, options)
-        if self._attached is not None:
-            self._attached(link)
+        if self.attached is not None:
+            self.attached(link)
         return link
 
     def test_run(

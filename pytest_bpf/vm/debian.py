@@ -46,6 +46,53 @@ def current() -> Kernel:
     return found
 
 
+def headers() -> Path:
+    """Return a folder with the current kernel's headers, downloaded when they are not there.
+
+    The errors are those of `current`; the kernel itself need not be there.
+    """
+    package = _known() or _package()
+    release = re.sub(r"^linux-image-(unsigned-)?", "", package)
+    folder = _headers_folder(release)
+    with open_cache().lock("kernels"):
+        if not folder.exists():
+            _unpack_headers(release, folder)
+    return folder
+
+
+def unpacked_headers(release: str) -> Path | None:
+    """Return a folder with a kernel's headers, None when they were not downloaded."""
+    folder = _headers_folder(release)
+    return folder if folder.exists() else None
+
+
+def _headers_folder(release: str) -> Path:
+    return open_cache().folder / "headers" / release
+
+
+def _unpack_headers(release: str, folder: Path) -> None:
+    """Download a kernel's headers; those that all flavours have and its own go into one folder."""
+    package = f"linux-headers-{release}"
+    print(f"pytest-bpf: downloading and unpacking {package}, once", file=sys.stderr)  # noqa: T201
+    with open_cache().workspace() as work:
+        shown = subprocess.run(
+            ["apt-cache", "depends", "--important", package],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        common = re.findall(r"Depends: (linux-headers-\S+)", shown)
+        advice = "run 'apt-get update' and try again"
+        _run(["apt-get", "download", "-qq", *common, package], work, advice)
+        for number, archive in enumerate(sorted(work.glob("*.deb"))):
+            _run(["dpkg-deb", "-x", archive.name, f"root{number}"], work, "is the disk full?")
+        for found in work.glob("root*/usr/src/linux-headers-*/"):
+            for part in ("arch", "include"):
+                shutil.copytree(found / part, work / "merged" / part, dirs_exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (work / "merged").replace(folder)
+
+
 def _known() -> str | None:
     """Return what apt said last, when its lists are the same since: asking takes half a second."""
     try:

@@ -19,14 +19,14 @@ pytestmark = [
 ]
 
 
+def load(count: int) -> None:
+    for _ in range(count):
+        os.statvfs("/")
+
+
+@pytest.mark.bpf_budget("guide")
 def test_the_four_targets_on_bpftrace(bpf_agent: Agents) -> None:
     agent = bpf_agent(ONE_LINER, timeout=120)
-    cost = agent.under(lambda count: [os.statvfs("/proc") for _ in range(count)], rate=100)
-    assert cost.cpu < 0.02, cost
-    assert (cost.memory or 0) < 200e6, cost
-    assert cost.loss is not None, cost
-    assert cost.loss < 0.001, cost
-    assert cost.latency, cost
-    assert cost.latency.p99 < 100_000, cost
+    cost = agent.under(load, rate=100)
+    assert cost.lost == 0, cost
     assert agent.links["vfs_statfs"].target == "kprobe vfs_statfs"
-    print(cost)
