@@ -85,7 +85,7 @@ class Writer:
         old = results.read(path) if path.exists() else Results()
         kept: dict[Key, Figure] = {}
         for result in self._gathered:
-            if result["passed"]:
+            if result["kept"]:
                 figures = results.parse(result["figures"]).figures
                 kept |= {key: figure for key, figure in figures.items() if worth_keeping(figure)}
         if not kept:
@@ -106,6 +106,17 @@ def gathered(several: Sequence[Mapping[str, Any]]) -> Results:
     return Results(figures, findings=tuple(findings), sources=sources)
 
 
+def _no_baseline(config: pytest.Config) -> list[str]:
+    """Return a line that says that there is no baseline yet, and which there are."""
+    chosen = options.baselines(config)
+    path = chosen.compared
+    if path is None or path.exists():
+        return []
+    there = sorted(other.stem for other in path.parent.glob("*.json"))
+    others = f"; there are: {', '.join(there)}" if there else ""
+    return [f"no baseline yet: {path}; save it by --bpf-save-baseline{others}"]
+
+
 def show(
     terminalreporter: pytest.TerminalReporter,
     config: pytest.Config,
@@ -115,7 +126,7 @@ def show(
     findings = [finding for result in several for finding in result["findings"]]
     lines = budget_lines(findings, config.get_verbosity())
     notes: list[str] = config.stash.get(NOTES, [])
-    lines = [*lines, *notes]
+    lines = [*lines, *_no_baseline(config), *notes]
     if lines:
         terminalreporter.write_sep("=", "bpf: budgets and baselines")
         for line in lines:

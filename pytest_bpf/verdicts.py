@@ -5,7 +5,6 @@ A test is measured from its setup to the end of its call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,23 +17,21 @@ from pytest_bpf.budgets.confirming import settle, to_be_confirmed
 from pytest_bpf.budgets.findings import Finding, as_dict
 from pytest_bpf.budgets.judge import judge
 from pytest_bpf.budgets.quantity import shown
-from pytest_bpf.costs import costs_of
 from pytest_bpf.costs.figure import METRICS, Figure
 from pytest_bpf.costs.recorded import figures_of
 from pytest_bpf.costs.together import together
-from pytest_bpf.errors import BpfError, BudgetError, BudgetWarning, UnavailableError
-from pytest_bpf.fixtures import LOADER, MEASURED
+from pytest_bpf.deciding import decide
+from pytest_bpf.errors import BpfError
+from pytest_bpf.fixtures import MEASURED
 from pytest_bpf.kernel.running import release
+from pytest_bpf.trial import TRIAL, Trial, concerned, loaders, objects
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
     from pytest_bpf.budgets.kept import Baseline
     from pytest_bpf.budgets.limits import Limit
-    from pytest_bpf.budgets.results import Key
-    from pytest_bpf.costs.span import Span
     from pytest_bpf.costs.workload import Costs
-    from pytest_bpf.loader import Loader
     from pytest_bpf.objects import Object
 
 NAME = "bpf-verdicts"
@@ -43,44 +40,6 @@ NAME = "bpf-verdicts"
 RESULTS = "bpf_results"
 """The attribute of a test's report that has its figures and findings, as plain values."""
 
-
-@dataclass
-class Trial:
-    """One test: its limits, what is measured in it, and what was found."""
-
-    limits: list[Limit]
-    watched: list[tuple[Object, Span]] = field(default_factory=list)
-    why_not: str = ""
-    findings: list[Finding] = field(default_factory=list)
-    figures: dict[Key, Figure] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    passed: bool = False
-    again: bool = False
-
-    def watch(self, obj: Object) -> None:
-        """Measure an object from here on."""
-        span = costs_of(obj)
-        try:
-            span.__enter__()
-        except UnavailableError as error:
-            self.why_not = str(error)
-        else:
-            self.watched.append((obj, span))
-
-    def end(self, *, failed: bool = False) -> list[tuple[str, Costs]]:
-        """Stop measuring; return what each object cost, and from now on measure nothing."""
-        measured = []
-        for obj, span in reversed(self.watched):
-            try:
-                span.__exit__(BpfError if failed else None)
-                measured += [] if failed else [(obj.path.name, span.costs)]
-            except BpfError as error:
-                self.why_not = f"{obj.path.name} was closed before the end of the test ({error})"
-        self.watched = []
-        return measured[::-1]
-
-
-TRIAL = pytest.StashKey[Trial]()
 
 LOADS = pytest.StashKey["dict[tuple[str, str], list[Finding]]"]()
 """What was found in each load of a test, of figures that it takes several for."""
@@ -138,13 +97,14 @@ class Verdicts:
         self._config = config
         self._default = default
         self._baseline = baseline
+        self._keyed = bool(baseline or options.baselines(config).written)
         self._tests: dict[str, pytest.Item] = {}
         self._current: Trial | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Run a test again, loaded anew, until its times are confirmed or denied; report once."""
-        if self._baseline is None or not _concerned(item):
+        if self._baseline is None or not concerned(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         while True:
@@ -160,11 +120,11 @@ class Verdicts:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Begin, with what the module has loaded already."""
-        if _concerned(item):
+        if concerned(item):
             trial = Trial(limits.effective([*marker_limits(item), *self._default]))
             item.stash[TRIAL], item.stash[MEASURED] = trial, []
             self._current = trial
-            for obj in _objects(item):
+            for obj in objects(item):
                 trial.watch(obj)
         return (yield)
 
@@ -187,7 +147,8 @@ class Verdicts:
             raise
         self._measured(item, trial)
         findings = judge(trial.limits, trial.figures.values())
-        if self._baseline:
+        trial.kept = bool(item.get_closest_marker("bpf_budget") or item.stash[MEASURED])
+        if self._baseline and trial.kept:
             findings += self._compared(item, trial, self._baseline)
         if trial.again:
             return result
@@ -233,8 +194,9 @@ class Verdicts:
                 for limit in trial.limits
             ]
         test = self._test(item)
-        self._claim(test, item)
-        compilers = {str(compiler) for made in _loaders(item) for compiler in made.compilers}
+        if self._keyed:
+            self._claim(test, item)
+        compilers = {str(compiler) for made in loaders(item) for compiler in made.compilers}
         trial.figures = kept.keyed(test, ", ".join(sorted(compilers)), figures)
 
     def _compared(self, item: pytest.Item, trial: Trial, baseline: Baseline) -> list[Finding]:
@@ -269,78 +231,6 @@ class Verdicts:
             )
 
 
-class Budget:
-    """What the fixture ``bpf_budget`` gives."""
-
-    def __init__(self, item: pytest.Item) -> None:
-        self._item = item
-
-    def __call__(self, *measured: Any, **given: Any) -> list[Finding]:
-        """Hold what was measured against limits, here and now, and keep its figures.
-
-        ``measured`` are figures, or what has ``figures``: costs, runs, latencies; ``given`` are
-        limits as in the marker, with ``program`` or ``map``. Without limits the figures are only
-        kept, for the marker and the baseline. Raises `BudgetError` for what is broken.
-        """
-        figures = list(figures_of(measured))
-        self._item.stash.setdefault(MEASURED, []).extend(figures)
-        if not given:
-            return []
-        findings = judge(limits.parse([], given, "test"), figures)
-        broken = _broken(self._item, findings)
-        if broken:
-            raise BudgetError(_text(self._item, broken), broken)
-        self._item.stash[TRIAL].findings += findings
-        return findings
-
-
-def decide(item: pytest.Item, findings: Sequence[Finding]) -> None:
-    """Warn of missed targets, and fail the test for what is broken."""
-    broken = _broken(item, findings)
-    if broken:
-        pytest.fail(_text(item, broken), pytrace=False)
-    try:
-        for finding in findings:
-            if finding.verdict == "warning":
-                item.warn(BudgetWarning(finding.headline))
-    except BudgetWarning as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-def _broken(item: pytest.Item, findings: Sequence[Finding]) -> list[Finding]:
-    failing = {"fail"}
-    if options.settings(item.config).strict:
-        failing |= {"inconclusive", "not measured"}
-    return [finding for finding in findings if finding.verdict in failing]
-
-
-def _text(item: pytest.Item, broken: Sequence[Finding]) -> str:
-    verbosity = item.config.get_verbosity()
-    lines = []
-    for finding in broken:
-        strict = "" if finding.verdict == "fail" else "--bpf-strict: "
-        lines.append(f"{strict}{finding.headline}")
-        lines += [f"    {line}" for line in finding.details(verbosity)]
-    return "\n".join(lines)
-
-
-def _concerned(item: pytest.Item) -> bool:
-    names = getattr(item, "fixturenames", ())
-    return bool({"bpf", "bpf_module", "bpf_agent", "bpf_budget"} & set(names)) or bool(
-        item.get_closest_marker("bpf_budget")
-    )
-
-
-def _loaders(item: pytest.Item) -> list[Loader]:
-    """Return the loaders of a test: its own, and its module's when it asks for that."""
-    nodes = item.listchain() if "bpf_module" in getattr(item, "fixturenames", ()) else [item]
-    return [node.stash[LOADER] for node in nodes if LOADER in node.stash]
-
-
-def _objects(item: pytest.Item) -> list[Object]:
-    return [obj for made in _loaders(item) for obj in made.objects]
-
-
 def _properties(figures: Iterable[Figure]) -> list[tuple[str, object]]:
     """Return figures as JUnit's file has them: ``("bpf run_time of prog count", "84.2 ns")``."""
     return [
@@ -358,7 +248,7 @@ def _as_plain(trial: Trial, test: str) -> dict[str, Any]:
     kernel = release()
     return {
         "test": test,
-        "passed": trial.passed,
+        "kept": trial.kept and trial.passed,
         "figures": results.text(results.Results(trial.figures)),
         "findings": [{"test": test, "kernel": kernel, **as_dict(f)} for f in trial.findings],
         "sources": dict(trial.sources),

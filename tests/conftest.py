@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pytest_bpf.compile import Compiler
     from pytest_bpf.objects import Object
 
+collect_ignore = ["downstream"]
+"""A repository of its own; `tests.test_downstream` runs its tests."""
+
 HEADER = """\
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

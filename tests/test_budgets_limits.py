@@ -135,7 +135,6 @@ def test_a_keyword_goes_before_the_profile() -> None:
         ((), {"run_tim": "1us"}, "there is no metric 'run_tim' to limit; did you mean 'run_time'"),
         (("giude",), {}, "there is no budget profile 'giude'; did you mean 'guide'?"),
         ((3,), {}, "there is no budget profile 3"),
-        ((), {}, "a budget without a limit; there are: c"),
         ((), {"cpu": "150ns"}, "cpu: '150ns' is in 'ns', which is not that of a share"),
         ((), {"run_time": "-1ns"}, "run_time: '-1ns' is negative"),
         ((), {"run_time": "0ns"}, "run_time='0ns' cannot be kept: nothing costs nothing"),
@@ -248,6 +247,12 @@ def test_a_program_of_one_of_two_objects() -> None:
     assert found.subject == "prog y.bpf.c:count"
 
 
+def test_what_is_missing_of_the_whole_hides_no_part() -> None:
+    closed = Figure.missing("run_time", "", "look.bpf.c was closed", "kernel")
+    findings = judge(limits(run_time="150ns"), [closed, between(151, 160, 170)])
+    assert [finding.verdict for finding in findings] == ["fail", "not measured"]
+
+
 def test_a_program_that_never_ran_fails() -> None:
     idle = Figure.missing("run_time", "prog count", NEVER_RAN, "clock")
     finding = one("run_time", "150ns", idle)
@@ -284,7 +289,10 @@ def test_what_is_not_measured_says_why() -> None:
     )
     (nothing,) = judge(limits(overhead="5%"), [])
     assert nothing.verdict == "not measured"
-    assert "nothing in this test measures it (limit: overhead 5 %)" in nothing.headline
+    assert (
+        "nothing in this test measures it; bpf_overhead does (limit: overhead 5 %)"
+        in nothing.headline
+    )
 
 
 def test_limits_for_all_tests_judge_only_what_is_there() -> None:

@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.budget_sessions import Session, session_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.bpf_requires(attach="xdp", map_type="ringbuf")
-
-SOURCE = """
-#include "vmlinux.h"
-#include <bpf/bpf_helpers.h>
-struct {
-    __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, 4096);
-} events SEC(".maps");
-SEC("xdp") int look(struct xdp_md *ctx)
-{
-    __u64 now = bpf_ktime_get_ns();
-    bpf_ringbuf_output(&events, &now, sizeof(now), 0);
-    return XDP_PASS;
-}
-SEC("xdp") int other(struct xdp_md *ctx) { return XDP_PASS; }
-char LICENSE[] SEC("license") = "GPL";
-"""
-
-PRELUDE = """
-import pytest
-from pytest_bpf import BudgetError, BudgetWarning
-from pytest_bpf.costs.figure import Figure
-
-budget = pytest.mark.bpf_budget
-
-def drive(bpf, runs=100, source="look.bpf.c"):
-    obj = bpf.load(source)
-    obj.programs["look"].test_run(bytes(64), repeat=runs)
-    return obj
-
-def batches(value, lower, upper, name="look"):
-    return Figure("run_time", f"prog {name}", value, lower, upper, "clock", samples=(value,) * 9)
-
-"""
 
 ALL = """
 # -- the marker alone
@@ -171,48 +135,6 @@ def test_skipped(bpf): pytest.skip("not today")
 @budget(run_time="1ns", program="look")
 def test_expected(bpf): drive(bpf)
 """
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a session said: of each test, in its section, in JUnit's file."""
-
-    output: str
-    messages: dict[str, str]
-    properties: dict[str, dict[str, str]]
-
-    @property
-    def failed(self) -> set[str]:
-        return set(self.messages)
-
-    @property
-    def section(self) -> list[str]:
-        """The section's lines, with single spaces."""
-        _, _, rest = self.output.partition("bpf: budgets and baselines")
-        lines = rest.split("\n", 1)[-1].split("\n===")[0].splitlines()
-        return [re.sub(r"\s+", " ", line) for line in lines] if rest else []
-
-    def line(self, test: str) -> str:
-        (line,) = [line for line in self.section if f"::{test} " in line]
-        return line
-
-
-def session_in(folder: Path, text: str, *args: str) -> Session:
-    (folder / "look.bpf.c").write_text(SOURCE)
-    (folder / "again.bpf.c").write_text(SOURCE)
-    (folder / "test_it.py").write_text(PRELUDE + text)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=junit.xml"]
-    done = subprocess.run(
-        [*command, *args], cwd=folder, capture_output=True, text=True, check=False, timeout=300
-    )
-    messages, properties = {}, {}
-    for case in ET.parse(folder / "junit.xml").iter("testcase"):
-        name = case.get("name", "")
-        for failure in (*case.findall("failure"), *case.findall("error")):
-            messages[name] = failure.text or ""
-        found = case.iter("property")
-        properties[name] = {p.get("name", ""): p.get("value", "") for p in found}
-    return Session(done.stdout, messages, properties)
 
 
 @pytest.fixture(scope="module")

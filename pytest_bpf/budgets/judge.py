@@ -25,11 +25,15 @@ TWINS = {"run_time": "instructions", "instructions": "run_time"}
 """The same by another instrument: of a limit on each, that one counts which this kernel has."""
 
 _EVENTS = "no ring or perf buffer was read"
-_LATENCY = "give bpf_budget what pytest_bpf.costs.latency returns"
+_NOTHING = "nothing in this test measures it"
+_LATENCY = f"{_NOTHING}; give bpf_budget what pytest_bpf.latency returns"
+_SPEED = f"{_NOTHING}; give bpf_budget what pytest_bpf.map_speed returns"
 
 HOW = {
     **dict.fromkeys(("loss", "events", "events_per_second"), _EVENTS),
     **dict.fromkeys(("latency_p50", "latency_p95", "latency_p99", "latency_max"), _LATENCY),
+    "overhead": f"{_NOTHING}; bpf_overhead does",
+    **dict.fromkeys(("lookup", "update"), _SPEED),
     "instructions": "they are counted in exact mode alone (--bpf-exact)",
     "run_time": "in exact mode time is a count of instructions",
 }
@@ -81,7 +85,7 @@ def _concerns(limit: Limit, figure: Figure, special: set[tuple[str, str]]) -> bo
 
 
 def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
-    whole = [figure for figure in figures if _of_a_whole(figure)]
+    whole = [figure for figure in figures if figure.value is not None and _of_a_whole(figure)]
     chosen = whole or figures
     there = [figure for figure in chosen if figure.value is not None]
     yield from (_held_against(limit, figure) for figure in there)
@@ -96,7 +100,7 @@ def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
         if figure.value is None:
             yield Unmeasured(limit.metric, figure.subject, limit, figure.why_not)
     if not chosen:
-        why_not = HOW.get(limit.metric, "nothing in this test measures it")
+        why_not = HOW.get(limit.metric, _NOTHING)
         yield Unmeasured(limit.metric, limit.subject, limit, why_not)
 
 

@@ -69,7 +69,8 @@ def parse(args: Iterable[object], kwargs: Mapping[str, Any], origin: Origin) -> 
     """Return the limits of one marker or call: names of profiles, then ``metric=limit``.
 
     ``program="count"`` or ``map="stats"`` says whose they are. A limit is a figure in the metric's
-    unit (``"150ns"``), or a pair (target, alarm). Raises `LimitError`.
+    unit (``"150ns"``), or a pair (target, alarm). Nothing at all is no limit: such a test is
+    compared with the baseline alone. Raises `LimitError`.
     """
     limits: list[Limit] = []
     given = dict(kwargs)
@@ -81,7 +82,7 @@ def parse(args: Iterable[object], kwargs: Mapping[str, Any], origin: Origin) -> 
         limits += [_limit(metric, pair, subject, origin) for metric, pair in PROFILES[name].items()]
     for metric, value in given.items():
         limits.append(_limit(metric, value, subject, origin))
-    if not limits:
+    if not limits and (args or kwargs):
         raise LimitError(f"a budget without a limit{near_matches('', METRICS)}")
     return list({(limit.metric, limit.subject): limit for limit in limits}.values())
 

@@ -17,7 +17,7 @@ from pytest_bpf.budgets.results import Results
 from pytest_bpf.costs.figure import METRICS
 from pytest_bpf.errors import BpfError
 from pytest_bpf.reports.formats import FORMATS
-from pytest_bpf.reports.veristat import read_veristat
+from pytest_bpf.reports.veristat import read_veristat, veristat_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="show what did not change too")
     parser.add_argument("--strict", action="store_true", help="fail for what is not decided too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write what veristat -C writes")
     chosen = parser.parse_args(arguments)
     try:
         before, after = read(chosen.before), read(chosen.after)
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         if chosen.markdown:
             plain = tuple({"test": key.test, **as_dict(f)} for key, f in found.items())
             FORMATS["markdown"](Results(findings=plain), chosen.markdown)
+        if chosen.csv:
+            results.write_text(chosen.csv, veristat_comparison(before, after))
     except BpfError as error:
         print(f"pytest-bpf compare: {error}", file=sys.stderr)  # noqa: T201 (a command)
         return 2

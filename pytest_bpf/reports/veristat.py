@@ -32,6 +32,14 @@ def veristat(found: Results) -> str:
     What the same program reads in several tests is the same; of a program that does differ, by
     its globals or the kernel, the dearest is written.
     """
+    lines = [",".join(("file_name", "prog_name", "verdict", *WRITTEN))]
+    for (source, program), row in sorted(_by_program(found).items()):
+        figures = (str(int(row.get(column, 0))) for column in WRITTEN)
+        lines.append(",".join((source, program, "success", *figures)))
+    return "\n".join([*lines, ""])
+
+
+def _by_program(found: Results) -> dict[tuple[str, str], dict[str, float]]:
     rows: dict[tuple[str, str], dict[str, float]] = {}
     for key, figure in found.figures.items():
         kind, _, name = key.subject.partition(" ")
@@ -41,11 +49,7 @@ def veristat(found: Results) -> str:
         source = found.sources.get((key.test, key.subject), key.test)
         row = rows.setdefault((_plain(source), _plain(name.rpartition(":")[2])), {})
         row[columns[0]] = max(figure.value, row.get(columns[0], 0))
-    lines = [",".join(("file_name", "prog_name", "verdict", *WRITTEN))]
-    for (source, program), row in sorted(rows.items()):
-        figures = (str(int(row.get(column, 0))) for column in WRITTEN)
-        lines.append(",".join((source, program, "success", *figures)))
-    return "\n".join([*lines, ""])
+    return rows
 
 
 def read_veristat(written: str, path: str = "") -> Results:
@@ -78,6 +82,27 @@ def read_veristat(written: str, path: str = "") -> Results:
                 else Figure.certain(metric, subject, value, instrument)
             )
     return Results(figures)
+
+
+def veristat_comparison(before: Results, after: Results) -> str:
+    """Return the CSV that ``veristat -C -o csv`` prints for two results.
+
+    A program that one of them lacks has zeros there, and no verdict.
+    """
+    sides = [_by_program(found) for found in (before, after)]
+    named = [f"{column}_{suffix}" for column in WRITTEN for suffix in ("base", "comp", "diff")]
+    verdicts = ("verdict_base", "verdict_comp", "verdict_diff")
+    lines = [",".join(("file_name", "prog_name", *verdicts, *named))]
+    for source, program in sorted({*sides[0], *sides[1]}):
+        old, new = (side.get((source, program)) for side in sides)
+        cells = [source, program, "success" if old else "", "success" if new else ""]
+        cells.append("MATCH" if old and new else "MISMATCH")
+        for column in WRITTEN:
+            base, comp = (int(row.get(column, 0)) if row else 0 for row in (old, new))
+            share = (comp - base) / base if base and new else 1.0 if comp >= base else -1.0
+            cells += [str(base), str(comp), f"{comp - base:+d} ({100 * share:+.2f}%)"]
+        lines.append(",".join(cells))
+    return "\n".join([*lines, ""])
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,81 @@
+"""One test that is measured: from its setup to the end of its call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_bpf.costs import costs_of
+from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.fixtures import LOADER
+
+if TYPE_CHECKING:
+    from pytest_bpf.budgets.findings import Finding
+    from pytest_bpf.budgets.limits import Limit
+    from pytest_bpf.budgets.results import Key
+    from pytest_bpf.costs.figure import Figure
+    from pytest_bpf.costs.span import Span
+    from pytest_bpf.costs.workload import Costs
+    from pytest_bpf.loader import Loader
+    from pytest_bpf.objects import Object
+
+
+@dataclass
+class Trial:
+    """One test: its limits, what is measured in it, and what was found."""
+
+    limits: list[Limit]
+    watched: list[tuple[Object, Span]] = field(default_factory=list)
+    why_not: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    figures: dict[Key, Figure] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    kept: bool = False
+    passed: bool = False
+    again: bool = False
+
+    def watch(self, obj: Object) -> None:
+        """Measure an object from here on."""
+        span = costs_of(obj)
+        try:
+            span.__enter__()
+        except UnavailableError as error:
+            self.why_not = str(error)
+        else:
+            self.watched.append((obj, span))
+
+    def end(self, *, failed: bool = False) -> list[tuple[str, Costs]]:
+        """Stop measuring; return what each object cost, and from now on measure nothing."""
+        measured = []
+        for obj, span in reversed(self.watched):
+            try:
+                span.__exit__(BpfError if failed else None)
+                measured += [] if failed else [(obj.path.name, span.costs)]
+            except BpfError as error:
+                self.why_not = f"{obj.path.name} was closed before the end of the test ({error})"
+        self.watched = []
+        return measured[::-1]
+
+
+TRIAL = pytest.StashKey[Trial]()
+
+
+def concerned(item: pytest.Item) -> bool:
+    """Say whether a test uses programs, or has a budget."""
+    names = getattr(item, "fixturenames", ())
+    return bool({"bpf", "bpf_module", "bpf_agent", "bpf_budget"} & set(names)) or bool(
+        item.get_closest_marker("bpf_budget")
+    )
+
+
+def loaders(item: pytest.Item) -> list[Loader]:
+    """Return the loaders of a test: its own, and its module's when it asks for that."""
+    nodes = item.listchain() if "bpf_module" in getattr(item, "fixturenames", ()) else [item]
+    return [node.stash[LOADER] for node in nodes if LOADER in node.stash]
+
+
+def objects(item: pytest.Item) -> list[Object]:
+    """Return what they have loaded."""
+    return [obj for made in loaders(item) for obj in made.objects]
