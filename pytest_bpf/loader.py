@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from pytest_bpf.objects import Map, Program
+    from pytest_bpf.objects import Link, Map, Program
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Loader:
         self._closing = closing
         self.objects: list[Object] = []
         self.compilers: set[Compiler] = set()
-        self._found: list[Program | Map] = []
+        self._found: list[Program | Map | Link] = []
 
     def load(
         self,
@@ -155,6 +155,7 @@ class Loader:
         """
         program = find_program(name, id=id, tag=tag, pinned=pinned, pid=pid)
         self._found.append(program)
+        program.attached = self._found.append
         return program
 
     def find_map(

@@ -285,6 +285,18 @@ def test_a_dead_agent_is_put_under_no_load(agents: Agents, watch: Command) -> No
         agent.under(load, rate=100)
 
 
+def test_an_agent_that_dies_under_load(agents: Agents, watch: Command) -> None:
+    agent = agents(watch)
+
+    def deadly(count: int) -> None:
+        load(count)
+        if agent.running:
+            os.kill(agent.pid, signal.SIGKILL)
+
+    with pytest.raises(AgentError, match="ended before it had stood the load: killed by SIGKILL"):
+        agent.under(deadly, rate=100, seconds=0.1)
+
+
 def test_an_agent_that_may_end_by_itself(agents: Agents, watch: Command) -> None:
     agent = agents([*watch, "die"], programs=0)
     assert agent.wait(timeout=5) == 3

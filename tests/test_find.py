@@ -166,6 +166,17 @@ def test_a_found_program_is_no_libbpf_program(bpf: Loader) -> None:
         bpf.find_program(NAME).verifier_log()
 
 
+def test_what_is_attached_of_a_found_program_is_detached_with_the_loader(load: Load) -> None:
+    text = 'SEC("raw_tp") int quiet(void *ctx) { return 0; }'
+    theirs = load(text).programs["quiet"]
+    with Loader() as loader:
+        link = loader.find_program(id=theirs.id).attach("sys_enter")
+        assert link.attached
+        number = link.id
+    assert not link.attached
+    assert number not in set(ids.every("link"))
+
+
 HOLDER = """
 import sys, time
 from pytest_bpf.loader import Loader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf import compile_source
+from pytest_bpf.bcc import loading
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu
+from pytest_bpf.vm import debian, kernels, qemu
 
 GUEST = Path(__file__).parent / "guest"
 
@@ -35,14 +37,18 @@ def _machine() -> None:
         pytest.skip(str(error))
 
 
-def in_a_machine(request: pytest.FixtureRequest, tests: str, *options: str) -> int:
+def in_a_machine(
+    request: pytest.FixtureRequest, tests: str, *options: str, strict: bool = True
+) -> int:
     """Run tests of `GUEST` in a machine and return how many passed; fail when one does not.
 
-    The number goes to this test's report too, by which `make test` knows it.
+    When it is not ``strict``, a budget may be inconclusive. The number goes to this test's report
+    too, by which `make test` knows it.
     """
     python = [sys.executable, "-m"]
     machine = [*python, "pytest_bpf.vm", "--kernel", "debian", *options, "--"]
-    command = [*python, "pytest", "-p", "no:cacheprovider", "--bpf-strict", "-q", tests]
+    command = [*python, "pytest", "-p", "no:cacheprovider", "-q", tests]
+    command += ["--bpf-strict"] if strict else []
     done = subprocess.run(
         [*machine, *command],
         cwd=GUEST.parent.parent,
@@ -76,9 +82,25 @@ def test_exact_costs(request: pytest.FixtureRequest) -> None:
     assert in_a_machine(request, "tests/guest/test_costs.py", "--exact") > 5
 
 
+@pytest.mark.usefixtures("_machine")
+@pytest.mark.skipif(not shutil.which("bpftrace"), reason="no bpftrace; apt install bpftrace")
+def test_an_agent_with_a_kprobe(request: pytest.FixtureRequest) -> None:
+    assert in_a_machine(request, "tests/guest/test_agents.py", strict=False) == 1
+
+
+@pytest.mark.usefixtures("_machine")
+def test_a_bcc_source_with_kprobes(request: pytest.FixtureRequest) -> None:
+    try:
+        loading.python()
+        debian.headers()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    assert in_a_machine(request, "tests/guest/test_bcc.py") == 1
+
+
 UNCOUNTED = """
 import sys
-from pytest_bpf.vm import kernels, qemu, run
+from pytest_bpf.vm import debian, kernels, qemu, run
 
 hardware = qemu.hardware
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.agents.cost import cost
 from pytest_bpf.agents.counting import Asked
-from pytest_bpf.agents.held import Held, names
+from pytest_bpf.agents.held import Held
 from pytest_bpf.agents.load import Load
 from pytest_bpf.agents.output import Output
 from pytest_bpf.errors import AgentError
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
     import psutil
 
     from pytest_bpf.agents.cost import AgentCost
+    from pytest_bpf.agents.readiness import Readiness
     from pytest_bpf.kernel.ids import Kind
     from pytest_bpf.objects import Link, Map, Program
     from pytest_bpf.places import Cgroup
 
 LOOK = 0.01
 """Seconds between two looks at what it holds; its death and its output are seen at once."""
-
-QUIET, QUIET_UNATTACHED = 0.1, 0.5
-"""Seconds for which nothing changes once it has attached all it holds, or not all."""
 
 STRAGGLING = 0.5
 """Seconds that its other processes may take to end after the first."""
@@ -48,7 +46,8 @@ class Agent:
     """A process, with its children, that has programs in the kernel.
 
     ``programs``, ``maps`` and ``links`` are by name what it held once it was attached; they are
-    read and measured here, and stay the agent's. ``name`` is its command's.
+    read and measured here, and stay the agent's. ``name`` is its command's, ``before`` what was in
+    the kernel before it started.
     """
 
     def __init__(
@@ -57,8 +56,9 @@ class Agent:
         process: subprocess.Popen[bytes],
         output: int,
         cgroup: Cgroup,
-        guard: subprocess.Popen[bytes],
         *,
+        guard: subprocess.Popen[bytes],
+        before: Mapping[Kind, set[int]],
         measured: Callable[[AgentCost], object] = lambda _: None,
         stop_signal: int = signals.SIGTERM,
         grace: float = 5.0,
@@ -71,7 +71,7 @@ class Agent:
         self._process, self._guard = process, guard
         self._measured = measured
         self._stop_signal, self._grace, self._keeps = stop_signal, grace, keeps
-        self._before = {kind: set(ids.every(kind)) for kind in ("prog", "map")}
+        self._before = before
         self._seen: dict[Kind, set[int]] = {"prog": set(), "map": set()}
         self._expected_end = False
         self._ended = False
@@ -115,27 +115,23 @@ class Agent:
                 return int(line.split()[1]) / 1e6
         return 0.0
 
-    def wait_attached(
-        self,
-        programs: int | Iterable[str] | None = None,
-        ready: str | None = None,
-        timeout: float = 30.0,
-    ) -> None:
-        """Wait until its programs are attached; see `Agents`. Raises `AgentError`."""
-        deadline = time.monotonic() + timeout
-        if ready is not None and not self._until_printed(ready, deadline):
-            self._not_ready(f"did not print what matches {ready!r} within {timeout:g} s")
+    def wait_attached(self, readiness: Readiness) -> None:
+        """Wait until its programs are attached; raises `AgentError`."""
+        within = f"within {readiness.timeout:g} s"
+        deadline = time.monotonic() + readiness.timeout
+        if readiness.printed is not None and not self._until_printed(readiness.printed, deadline):
+            self._not_ready(f"did not print what matches {readiness.printed!r} {within}")
         last, since = Inventory(), time.monotonic()
         while True:
             pids = self.pids()
             now = self._look(pids)
             if now != last or not asleep(pids):
                 last, since = now, time.monotonic()
-            if self._complete(now, programs, time.monotonic() - since):
+            if readiness.reached(now, time.monotonic() - since):
                 break
             self._alive("attached its programs")
             if time.monotonic() > deadline:
-                self._not_ready(f"{self._lacks(now, programs)} within {timeout:g} s")
+                self._not_ready(f"{readiness.lacking(now)} {within}")
             self._rest(LOOK)
         self._take(now)
 
@@ -174,6 +170,7 @@ class Agent:
         """
         self._alive("was put under load")
         found = cost(self, Asked(Load(load, rate, seconds), delivered, lost, samples))
+        self._alive("had stood the load")
         self._measured(found)
         return found
 
@@ -243,24 +240,6 @@ class Agent:
         self._seen["prog"] |= now.programs
         self._seen["map"] |= now.maps
         return now
-
-    def _complete(self, now: Inventory, programs: int | Iterable[str] | None, quiet: float) -> bool:
-        if isinstance(programs, int):
-            return len(now.programs) >= programs and not now.unattached()
-        if programs is not None:
-            return set(names(now.programs)) >= set(programs) and not now.unattached()
-        if not now.programs:
-            return False
-        return quiet >= (QUIET_UNATTACHED if now.unattached() else QUIET)
-
-    def _lacks(self, now: Inventory, programs: int | Iterable[str] | None) -> str:
-        there = names(now.programs)
-        held = f"it holds {', '.join(there)}" if there else "it holds none"
-        if programs is None:
-            what = "never came to rest with its programs attached" if there else "loaded no program"
-            return f"{what} ({held})" if there else what
-        wanted = programs if isinstance(programs, int) else ", ".join(programs)
-        return f"did not attach the programs it should ({wanted}; {held})"
 
     def _take(self, now: Inventory) -> None:
         """Open what it holds, to be read here."""

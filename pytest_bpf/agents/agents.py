@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.agents.agent import Agent
+from pytest_bpf.agents.readiness import Readiness
 from pytest_bpf.agents.starting import guard, start, words_of
+from pytest_bpf.kernel import ids
 from pytest_bpf.places import Cgroup
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_bpf.agents.cost import AgentCost
+    from pytest_bpf.kernel.ids import Kind
     from pytest_bpf.places import Namespace
 
 
@@ -65,6 +68,7 @@ class Agents:
         Raises `AgentError` when there is no such command, it ends, or ``timeout`` seconds pass.
         """
         words = words_of(command)
+        before = _in_kernel()
         cgroup = Cgroup()
         guarded = guard(cgroup)
         try:
@@ -75,7 +79,8 @@ class Agents:
                 process,
                 output,
                 cgroup,
-                guarded,
+                guard=guarded,
+                before=before,
                 measured=self._measured,
                 stop_signal=stop_signal,
                 grace=grace,
@@ -86,7 +91,8 @@ class Agents:
             guarded.communicate()
             raise
         self.started.append(agent)
-        agent.wait_attached(programs, ready, timeout)
+        wanted = programs if programs is None or isinstance(programs, int) else tuple(programs)
+        agent.wait_attached(Readiness(wanted, ready, timeout))
         return agent
 
     def new_output(self) -> list[tuple[str, str]]:
@@ -110,3 +116,7 @@ class Agents:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _in_kernel() -> dict[Kind, set[int]]:
+    return {"prog": set(ids.every("prog")), "map": set(ids.every("map"))}

@@ -32,6 +32,9 @@ class Held:
 
     def __init__(self, listed: Inventory) -> None:
         opened = [Program.found(fd) for fd in _opened("prog", listed.programs)]
+        self._made_here: list[Link] = []
+        for program in opened:
+            program.attached = self._made_here.append
         named = {program.id: program.name for program in opened}
         types = next(filter(None, (_types(program) for program in opened)), None)
         self.programs = _by_name(opened)
@@ -45,7 +48,9 @@ class Held:
         self.links = _by_name(links)
 
     def close(self) -> None:
-        """Let go; the agent keeps it."""
+        """Let go; the agent keeps it. What was attached here is detached."""
+        for link in self._made_here:
+            link.detach()
         everything: tuple[dict[str, Any], ...] = (self.links, self.maps, self.programs)
         for values in everything:
             for value in values.values():
