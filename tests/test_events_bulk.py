@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ from pytest_bpf.costs import latency
 from pytest_bpf.errors import BpfError, MapError
 from pytest_bpf.kernel import perf_event, perf_rings
 from pytest_bpf.kernel.taken import Batch, Records, Row, alike
-from pytest_bpf.objects import buffers
+from pytest_bpf.objects import Map, buffers
 
 if TYPE_CHECKING:
-    from pytest_bpf.objects import Object
+    from pytest_bpf.objects import Events, Object
     from tests.conftest import Load
 
 TYPES = """
@@ -297,6 +298,27 @@ def test_a_reader_that_looks_by_itself_leaves_nothing_and_takes_nothing_twice(
     put(ring, 2)
     seen += [event.n for event in again.read(2)]
     assert seen == list(range(sum((1, 1, 700, 1, 2500, 3)) + 2))
+
+
+@pytest.mark.parametrize("every", [None, 0.001])
+def test_readers_of_one_ring_that_take_turns(ring: Object, every: float | None) -> None:
+    """One that another has passed goes on from there, and does not move it back."""
+    other = Map.from_id(ring.maps["events"].id)
+    one, two = ring.maps["events"].events(every=every), other.events()
+    seen: list[int] = []
+    for reader in (one, two, one, two, two, one, two):
+        put(ring, 700)
+        seen += [int.from_bytes(event[:8], sys.byteorder) for event in raw(reader)]
+    one.close()
+    assert two.pending == 0
+    assert sorted(set(seen)) == list(range(4900))
+    assert len(seen) == 4900 or every
+    other.close()
+
+
+def raw(reader: Events) -> list[bytes]:
+    found = reader.read_array()
+    return [found.raw(at) for at in range(len(found))]
 
 
 def test_a_reader_that_looks_by_itself_is_not_woken(ring: Object) -> None:

@@ -68,7 +68,8 @@ class Ring:
     def drain(self) -> list[Batch]:
         """Take every finished record, in order; one that is still being written ends it."""
         rows: list[Row] = []
-        start, at, last = self._at, self._at, self._told.value
+        start = at = self._position()
+        told = last = self._told.value
         end = self._positions[0]
         fence()
         self._stopped = False
@@ -87,7 +88,6 @@ class Ring:
         begin = start % self.size
         data = bytes(self._data[begin : begin + at - start])
         fence()
-        told = self._told.value
         self._at = at
         self._told.value = last if self._lagging else at
         barrier()
@@ -100,7 +100,9 @@ class Ring:
         """How many records wait to be taken, with those that are still being written."""
         end = self._positions[0]
         fence()
-        return sum(count for word, count, _ in self._alike(self._at, end) if not word & DISCARD)
+        return sum(
+            count for word, count, _ in self._alike(self._position(), end) if not word & DISCARD
+        )
 
     @property
     def memory(self) -> int:
@@ -128,12 +130,16 @@ class Ring:
 
     def close(self) -> None:
         """Unmap the memory; the map itself stays."""
-        self._told.value = self._at
+        self._told.value = self._position()
         del self._told
         for view in (self._positions, self._headers, self._data, self._view):
             view.release()
         self._pages.close()
         self._consumer_page.close()
+
+    def _position(self) -> int:
+        """Return where the reader stands: ahead of what it told, or behind another reader."""
+        return max(self._at, self._told.value)
 
     def _alike(self, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield (header, count, room of each) of records in a row that have the same header."""
