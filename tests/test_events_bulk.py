@@ -260,6 +260,21 @@ def test_perf_generated(load: Load) -> None:
     assert reader.discarded == 0
 
 
+def test_perf_counts_by_records_before_6_0(load: Load) -> None:
+    """The kernel says how many were lost in the next record that finds room, then as now."""
+    obj = load(PERF % "")
+    reader = obj.maps["events"].events(size=4096)
+    for ring in reader._open._rings:  # type: ignore[attr-defined]
+        ring._counts = False
+    put(obj, 500)
+    found = reader.read_array()
+    assert found.lost == 0
+    put(obj, 3)
+    assert reader.read_array(3).array["n"].tolist() == [500, 501, 502]
+    assert reader.lost == obj.globals["failed"] == 500 - len(found) > 0
+    assert reader.generated == 503
+
+
 def test_a_record_that_is_being_written_is_waited_for(ring: Object) -> None:
     """Nothing behind it is taken before it, and nothing of it before it is whole."""
     reader = ring.maps["events"].events()

@@ -154,11 +154,12 @@ class _PerfRing:
 
 def _rows(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Yield (type, offset, how many, size of each) of records in a row that have equal headers."""
-    words, at = memoryview(data).cast("I"), 0
+    headers, lengths, at = memoryview(data).cast("Q"), memoryview(data).cast("I"), 0
     while at < len(data):
         kind, _, size = struct.unpack_from("=IHH", data, at)
-        many = (len(data) - at) // size
-        for word in range(at // 4, at // 4 + 3):  # of the header, and the length of a sample
-            many = alike(words, word, size // 4, many, words[word])
+        many = alike(headers, at // 8, size // 8, (len(data) - at) // size, headers[at // 8])
+        if kind == SAMPLE:
+            of = (at + HEADER) // 4
+            many = alike(lengths, of, size // 4, many, lengths[of])
         yield kind, at, many, size
         at += many * size
