@@ -51,6 +51,7 @@ class Dump:
         if shape.cpus and not numbered_from_0():
             raise OSError(0, "the CPUs are not numbered without gaps")
         self._target, self._shape, self._max_entries = target, shape, max_entries
+        self._options = RunOptions()
         self._unload: Callable[[], object] = lambda: None
         self._set_up(max_entries if shape.indexed else min(max_entries, FIRST_ROOM))
 
@@ -60,24 +61,20 @@ class Dump:
             if count == ASTRAY:
                 return None
             self._set_up(_more(self._room, self._max_entries))
-        rows = np.frombuffer(self._memory or b"", self._row, count)
         made = np.empty(count, self._element)
-        if self._shape.indexed:
-            made["key"] = np.arange(count)
-        else:
-            made["key"] = rows["key"]
-        made["value"] = rows["value"]["v"]
+        made["key"] = np.arange(count) if self._keys is None else self._keys[:count]
+        made["value"] = self._values[:count]
         return made
 
     def close(self) -> None:
         """Free the program and the array."""
         self._unload()
-        self._memory: mmap.mmap | None = None
+        self._keys: Rows | None = None
+        self._values: Rows = np.empty(0)  # the last that holds the array's memory
 
     def _run(self) -> int:
-        options = RunOptions()
-        libbpf.call("bpf_prog_test_run_opts", self._program, ctypes.byref(options))
-        return int(options.retval)
+        libbpf.call("bpf_prog_test_run_opts", self._program, ctypes.byref(self._options))
+        return int(self._options.retval)
 
     def _set_up(self, room: int) -> None:
         self.close()
@@ -85,10 +82,12 @@ class Dump:
         array = MapOptions(map_flags=BPF_F_MMAPABLE)
         kind, where = enums.map_type_id("array"), ctypes.byref(array)
         with closing(libbpf.call("bpf_map_create", kind, NAME, 4, size, room, where)) as rows:
-            self._memory = mmap.mmap(rows, room * size, mmap.MAP_SHARED, mmap.PROT_READ)
+            memory = mmap.mmap(rows, room * size, mmap.MAP_SHARED, mmap.PROT_READ)
             self._program = _loaded(self._target, rows, shape, room)
         self._unload = weakref.finalize(self, os.close, self._program)
-        self._room = room
+        whole = np.frombuffer(memory, self._row)
+        self._keys = None if shape.indexed else whole["key"]
+        self._values, self._room = whole["value"]["v"], room
 
     @cached_property
     def _element(self) -> np.dtype[Any]:
