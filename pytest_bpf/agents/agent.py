@@ -200,8 +200,7 @@ class Agent:
             stack.callback(self.cgroup.close)
             if dead is None:
                 self._look(self.pids())
-                self._process.send_signal(self._stop_signal)
-                if not self._rest(self._grace):
+                if not self._ends_by_signal():
                     name = signals.Signals(self._stop_signal).name
                     yield f"ignored {name} for {self._grace:g} s and was killed"
             elif not self._expected_end:
@@ -212,6 +211,17 @@ class Agent:
             self._held.close()
         if not self._keeps:
             yield from self._left_behind()
+
+    def _ends_by_signal(self) -> bool:
+        """Send the signal and wait; once more when half of the grace is over.
+
+        bpftrace misses one that finds it just returning from its wait.
+        """
+        for _ in range(2):
+            self._process.send_signal(self._stop_signal)
+            if self._rest(self._grace / 2):
+                return True
+        return False
 
     def _stragglers(self) -> list[int]:
         """Return its processes that outlive the first one."""

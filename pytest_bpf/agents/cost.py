@@ -98,9 +98,9 @@ def cost(agent: Agent, asked: Asked) -> AgentCost:
 
 def _memory(agent: Agent) -> Figure:
     try:
-        return Figure.certain("memory", _subject(agent), memory(agent), "kernel")
+        return Figure.certain("memory", _subject(agent), memory(agent), "clock")
     except UnavailableError as error:
-        return Figure.missing("memory", _subject(agent), str(error), "kernel")
+        return Figure.missing("memory", _subject(agent), str(error), "clock")
 
 
 def _summary(
@@ -128,7 +128,7 @@ def _summary(
         memory=None if used.value is None else int(used.value),
         lost=gone,
         latency=delays,
-        figures=(cpu, used, loss, *_latencies(agent, delays), *_rest(agent, events, counted)),
+        figures=(cpu, used, loss, *_latencies(agent, delays), *_rest(agent, events)),
     )
 
 
@@ -146,11 +146,10 @@ def _cpu(agent: Agent, counted: Counted) -> Figure:
     return Figure("cpu", _subject(agent), *mean_interval(shares), _clock(), tuple(shares))
 
 
-def _rest(agent: Agent, events: int, counted: Counted) -> Iterator[Figure]:
+def _rest(agent: Agent, events: int) -> Iterator[Figure]:
     yield Figure.certain("events", _subject(agent), events, "kernel")
     for name, program in agent.programs.items():
         yield Figure.certain("verified_insns", f"prog {name}", program.verified_insns, "verifier")
-        yield Figure.certain("run_cnt", f"prog {name}", counted.runs[name], "kernel")
 
 
 def _latencies(agent: Agent, delays: Delays | None) -> Iterator[Figure]:

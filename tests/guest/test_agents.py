@@ -26,7 +26,7 @@ def load(count: int) -> None:
 
 @pytest.mark.bpf_budget("guide")
 def test_the_four_targets_on_bpftrace(bpf_agent: Agents) -> None:
-    agent = bpf_agent(ONE_LINER, timeout=120)
+    agent = bpf_agent(ONE_LINER, timeout=120, grace=30)
     cost = agent.under(load, rate=100)
     assert cost.lost == 0, cost
     assert agent.links["vfs_statfs"].target == "kprobe vfs_statfs"
