@@ -6,6 +6,8 @@ With ``--save FILE``, what follows the line `MARK` in the file is replaced by it
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks import (
@@ -50,6 +52,7 @@ def main() -> None:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(ALL)}")
     if missing := privilege():
         parser.exit(1, f"{missing}\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is open is closed
     parts = [f"Measured on {machine()}.\n{LEGEND}\n"]
     print(parts[0])
     for name in options.names or ALL:

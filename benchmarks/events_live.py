@@ -20,32 +20,53 @@ ROUNDS = 12
 SECONDS = 0.5
 RATE = 1_000_000
 AT_ONCE = 200_000
+FITS = 100_000
+"""So many there is room for."""
 
 
 def measure(rounds: int = ROUNDS) -> Report:
-    """Measure; rates are million events a second of the writer's time."""
+    """Measure; rates are million events a second of the writer's time.
+
+    How fast the writer is alone says what more there could be.
+    """
     columns = ("buffer, reader", "flat out, M/s", "times C's", "lost", "lost at 1 M/s")
     report = Report("Live, flat out, million events delivered a second", columns)
     for kind in ("ring", "perf"):
         with ways(kind) as (found, absent):
             if absent:
                 report.remarks.append(f"Not measured, {kind}: {'; '.join(absent)}.")
-            turns = {name: partial(_both, way) for name, way in found.items()}
+            turns = {name: partial(_both, way, name == OURS) for name, way in found.items()}
             measured = take_turns(turns, rounds, warm_up=1)
         _report(kind, measured, report)
     return report
 
 
-def _both(way: Way) -> Laps:
+def _both(way: Way, with_alone: bool) -> Laps:
     flat = _live(way, partial(_flat_out, way))
     paced = _live(way, partial(_paced, way))
     return Laps(
+        alone=_alone(way) if with_alone else 0.0,
         rate=flat["delivered"] / flat["seconds"] / 1e6,
         lost=flat["lost"],
         generated=flat["lost"] + flat["delivered"],
         lost_paced=paced["lost"],
         generated_paced=paced["lost"] + paced["delivered"],
     )
+
+
+def _alone(way: Way) -> float:
+    """Return how fast it writes into an empty buffer that nobody reads, in M/s: nothing is faster.
+
+    The reader comes after; ours then stands where no event wakes it.
+    """
+    written, seconds = 0, 0.0
+    for _ in range(5):
+        begin = time.perf_counter()
+        written += way.put(FITS)[0]
+        seconds += time.perf_counter() - begin
+        way.tell("drain")
+        way.answer()
+    return written / seconds / 1e6
 
 
 def _live(way: Way, write: partial[tuple[int, int]]) -> dict[str, float]:
@@ -101,6 +122,11 @@ def _report(kind: Kind, measured: dict[str, list[Laps]], report: Report) -> None
                 f"{paced:.2%}" if paced else "nothing",
             )
         )
+        if name == OURS:
+            alone = [laps["alone"] for laps in runs]
+            most = ratio(alone, rates[C]) if C in rates else None
+            limit = (f"{kind}, the writer alone", spread(Spread.of(alone)))
+            report.rows.append((*limit, estimate(most) if most else "", "", ""))
         if name == OURS and times:
             report.remarks.append(
                 goal(f"{kind}: at least 2 times C's default consumer", times, least=2)
