@@ -188,6 +188,17 @@ def test_one_instruction_more_is_found() -> None:
     assert compare(exact(230), exact(241), Allowed(absolute=10)).verdict == "fail"
 
 
+def test_next_to_nothing_may_be_a_little_more() -> None:
+    def time(value: float) -> Figure:
+        samples, beside = (value,) * 30, (270.0,) * 30
+        return Figure("run_time", "prog a", value, value, value + 1, "clock", samples, beside)
+
+    allowed = Allowed(relative=0.05)
+    assert compare(time(3.4), time(6.7), allowed).verdict == "pass"
+    assert compare(time(3.4), time(20), allowed).verdict == "fail"
+    assert compare(time(300), time(340), allowed).verdict == "fail"
+
+
 def test_what_is_better_from_above_is_worse_from_below() -> None:
     before, after = (Figure.certain("events_per_second", "", n, "clock") for n in (1000, 850))
     assert compare(before, after, Allowed(relative=0.1)).verdict == "fail"
