@@ -9,12 +9,16 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import AgentError, AttachError, compile_source
+from pytest_bpf import AgentError, AttachError, StimulusError, compile_source
 from pytest_bpf.agents import Agents
+from pytest_bpf.agents.counting import Counted, lost
+from pytest_bpf.agents.delays import Single
+from pytest_bpf.agents.load import Load
 from pytest_bpf.bcc import headers
 from pytest_bpf.kernel import ids
 from pytest_bpf.kernel.held import held
@@ -178,6 +182,47 @@ def test_what_agents_say_they_lost(output: str, lost: int) -> None:
     from pytest_bpf.agents.counting import LOST, said_lost
 
     assert said_lost(output, LOST) == lost
+
+
+class _Programs:
+    """An agent of which only the kinds of programs are looked at."""
+
+    def __init__(self, **kinds: str) -> None:
+        self.programs = {name: SimpleNamespace(type=kind) for name, kind in kinds.items()}
+
+
+@pytest.mark.parametrize(
+    ("told", "size", "gone"),
+    [
+        ({"runs": {"p": 100}}, 0, 0),
+        ({"runs": {"p": 140}}, 0, 0),
+        ({"runs": {"p": 90, "q": 70}}, 0, 10),
+        ({"runs": {"p": 100}, "missed": 3, "said_lost": 4.0}, 0, 7),
+        ({"runs": {"p": 100}, "stored": 16 * 60}, 16, 40),
+        ({"runs": {"p": 100}, "stored": 16 * 160}, 16, 0),
+        ({"runs": {"p": 100}, "stored": 0, "arrived": 99.0}, 16, 1),
+        ({"runs": {"sampler": 5}}, 0, 0),
+        ({"runs": {"p": 100}, "caught_up": False}, 0, None),
+    ],
+)
+def test_how_many_events_were_lost(told: dict[str, Any], size: int, gone: float | None) -> None:
+    """Of 100; ``size`` bytes is what a single event takes up in the agent's buffers."""
+    agent: Any = _Programs(p="tracepoint", q="kprobe", sampler="perf_event")
+    plain = {"slices": (), "missed": 0, "stored": 0, "said_lost": 0.0, "arrived": None}
+    counted = Counted(**{**plain, "caught_up": True, **told})
+    one_by_one = [Single(1000, size), Single(2000, size), Single(900, 0)]
+    assert lost(agent, 100, counted, one_by_one)[0] == gone
+
+
+def test_a_load_makes_all_its_events_in_slices() -> None:
+    made: list[int] = []
+    slices = list(Load(made.append, rate=10_000, seconds=0.05).run())
+    assert len(slices) == 10
+    assert sum(slices) == sum(made) == 500
+    assert max(made) < 500, "not all at once"
+    assert Load(made.append, rate=1, seconds=0.01).count == 10
+    with pytest.raises(StimulusError, match="a load of 0 events a second for 1 s makes none"):
+        Load(made.append, rate=0, seconds=1)
 
 
 def test_a_load_that_is_not_its_own(agents: Agents, watch: Command) -> None:

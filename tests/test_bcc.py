@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 TEXT = """\
 #include <uapi/linux/ptrace.h>
+#include <uapi/linux/bpf_perf_event.h>
 
 struct key_t { u32 pid; char tag; };
 struct event_t { u32 pid; u64 number; char comm[16]; };
@@ -66,6 +69,15 @@ TRACEPOINT_PROBE(syscalls, sys_enter_getpgid)
 
 int drop(struct xdp_md *ctx) { return XDP_DROP; }
 int classify(struct __sk_buff *skb) { return 2; }
+int on_call(struct pt_regs *ctx)
+{
+    int slot = 0;
+
+    if (bpf_get_current_pid_tgid() >> 32 == ONLY)
+        by_cpu.increment(slot);
+    return 0;
+}
+int sample(struct bpf_perf_event_data *ctx) { int slot = 0; by_cpu.increment(slot); return 0; }
 """
 
 
@@ -118,6 +130,8 @@ def test_programs_have_kinds_and_costs(obj: Object) -> None:
         ),
         "drop": ("xdp", "xdp"),
         "classify": ("sched_cls", "tc"),
+        "on_call": ("kprobe", "kprobe"),
+        "sample": ("perf_event", "perf_event"),
     }
     traced = obj.programs["tracepoint__syscalls__sys_enter_getpgid"]
     assert traced.verified_insns == traced.verifier.total_insns > 50
@@ -137,6 +151,35 @@ def test_xdp_and_tc_on_an_interface(obj: Object) -> None:
         with obj.programs["classify"].attach(right.iface, direction="ingress"):
             assert left.traffic.udp(to=right, count=3, timeout=0.1).received == 0
         assert left.traffic.udp(to=right, count=3).received == 3
+
+
+def test_samples(obj: Object) -> None:
+    until = time.monotonic() + 20
+    with obj.programs["sample"].attach(pid=os.getpid(), frequency=1000) as link:
+        assert link.id > 0
+        while not obj.maps["by_cpu"].sum(0):
+            assert time.monotonic() < until, "never sampled"
+    seen = obj.maps["by_cpu"].sum(0)
+    sum(range(10**6))
+    assert obj.maps["by_cpu"].sum(0) == seen
+
+
+def test_a_function_of_a_library(obj: Object) -> None:
+    libc = ctypes.CDLL(None)
+    address = ctypes.cast(libc.getppid, ctypes.c_void_p).value or 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, _, offset, _, _, *path = line.split()
+        start, end = (int(part, 16) for part in where.split("-"))
+        if start <= address < end:
+            break
+    place = address - start + int(offset, 16)
+    with obj.programs["on_call"].attach(binary=path[0], offset=place):
+        for _ in range(3):
+            libc.getppid()
+    libc.getppid()
+    assert obj.maps["by_cpu"].sum(0) == 3
+    with pytest.raises(UnavailableError, match="pass offset=, the function's place in the file"):
+        obj.programs["on_call"].attach(binary=path[0], function="getppid")
 
 
 def test_a_file_and_given_sections(bpf: Loader, headers_here: str | None, tmp_path: Path) -> None:
