@@ -38,6 +38,15 @@ SUITES = Path(__file__).parent
 PLACES = {"natively": (), "exact": ("--bpf-exact",)}
 """Where a suite runs, one after another until a test fails, and the options for it."""
 
+PAGE = """\
+# Broken on purpose
+
+Each program of the reference suites with a mistake in it, and the first test of its suite that
+fails: natively, or where none did, in a machine that counts instructions. {killed} of {all} are
+found out. `make mutants` makes this page.
+
+"""
+
 UNBUILT = re.compile(
     r'(?:failed on setup with ")?(?:\w+\.)*'
     r"(?:CompileError|LoadError|VerifierError|AttachError|UnknownNameError)\b"
@@ -130,14 +139,16 @@ def _without_kernel(test: str) -> str:
     return re.sub(r"(\[|-)\d+\.\d+[^\]]*\]$", lambda m: "]" if m[1] == "-" else "", test)
 
 
-def markdown(outcomes: Iterable[Outcome]) -> list[str]:
-    """Return the table of what became of the mutants."""
+def markdown(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a page about what became of the mutants."""
+    killed = sum(bool(o.killed_by) for o in outcomes)
+    head = PAGE.format(killed=killed, all=len(outcomes)).splitlines()
     rows = [
         (f"{o.mutant.suite}/{o.mutant.file}", o.mutant.why, o.wrong or f"`{o.killed_by}`", o.where)
         for o in outcomes
     ]
-    head = [("program", "what is wrong with it", "killed by", "where"), ("---",) * 4]
-    return ["| " + " | ".join(row) + " |" for row in (*head, *rows)]
+    rows = [("program", "what is wrong with it", "killed by", "where"), ("---",) * 4, *rows]
+    return [*head, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def main() -> int:

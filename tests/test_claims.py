@@ -129,9 +129,13 @@ def test_session_ends_with_the_table(pytester: pytest.Pytester, workers: tuple[s
     result.assert_outcomes(passed=3, skipped=2)
     result.stdout.fnmatch_lines(["*bpf: what became of the claims*", *LINES])
     written = (pytester.path / "claims.md").read_text().splitlines()
-    assert written[0] == "| row | claim | measured | verdict | where |"
+    assert written[:3] == [
+        "# What became of the claims",
+        "",
+        "| row | claim | measured | verdict | where |",
+    ]
     assert written[-1] == f"|  | is free | costs 300 ns \\| run | refuted | {where()} |"
-    assert len(written) == 2 + len(LINES) - 1
+    assert len(written) == 4 + len(LINES) - 1
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])

@@ -495,6 +495,22 @@ def test_exact_figures_by_one_option(session: pytest.Pytester) -> None:
     run(session, "--bpf-exact").assert_outcomes(passed=1)
 
 
+def test_the_host_runs_natively_beside_an_exact_machine(
+    session: pytest.Pytester, release: str
+) -> None:
+    session.makepyfile(
+        f"""
+        import os
+        from pytest_bpf.kernel.exact import is_exact
+
+        def test_exact_there_alone():
+            assert is_exact() == (os.uname().release == {release!r})
+        """
+    )
+    result = run(session, "--bpf-exact", "--bpf-kernel", "host", "--bpf-kernel", "debian")
+    result.assert_outcomes(passed=2)
+
+
 def test_the_host_does_not_count(session: pytest.Pytester) -> None:
     session.makepyfile(EXACT)
     result = run(session, "--bpf-exact", "--bpf-kernel", "host")

@@ -51,13 +51,14 @@ def test_every_keyword() -> None:
 def test_marks_add_up() -> None:
     marks = [
         Mark(kernel=">=5.8", map_type="hash", cpus=4),
-        Mark(kernel="<99", map_type=["ringbuf", "hash"], cpus=2),
+        Mark(kernel="<99", map_type=["ringbuf", "hash"], cpus=2, exact=True),
         Mark(btf=True, config=["CONFIG_BPF"]),
     ]
     assert Requirements.of(marks) == parse(
         kernel=">=5.8,<99",
         map_type=["hash", "ringbuf"],
         cpus=4,
+        exact=True,
         btf=True,
         config="CONFIG_BPF",
     )
@@ -95,6 +96,8 @@ USABLE = len(os.sched_getaffinity(0))
         ({"kernel": ">=99"}, [f"kernel >=99 (this is {os.uname().release})"]),
         ({"libbpf": ">=99"}, ["libbpf >=99 (this is 1."]),
         ({"cpus": 4096}, [f"4096 CPUs ({USABLE} usable here)"]),
+        ({"exact": True}, ["time that counts instructions (--bpf-exact)"]),
+        ({"exact": False}, []),
         ({"config": "CONFIG_NO_SUCH_THING"}, ["CONFIG_NO_SUCH_THING (it is not set)"]),
         ({"config": {"CONFIG_BPF": "m"}}, ["CONFIG_BPF=m (it is y)"]),
         ({"config": {"CONFIG_BPF": "n"}}, ["CONFIG_BPF=n (it is y)"]),
@@ -176,6 +179,7 @@ def test_without_privilege_it_is_the_privilege_that_is_missing() -> None:
         ({"map_type": 5}, "bpf_requires(map_type=5): must be a name or a list of names"),
         ({"map_type": ["hash", 5]}, "bpf_requires(map_type=['hash', 5]): 5 is not a name"),
         ({"btf": "yes"}, "bpf_requires(btf='yes'): must be True or False"),
+        ({"exact": 1}, "bpf_requires(exact=1): must be True or False"),
         ({"cpus": 0}, "bpf_requires(cpus=0): must be a number of CPUs, 1 or more"),
         ({"cpus": True}, "bpf_requires(cpus=True): must be a number of CPUs"),
         ({"cpus": "2"}, "bpf_requires(cpus='2'): must be a number of CPUs"),

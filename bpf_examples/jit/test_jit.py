@@ -34,8 +34,8 @@ WORKS = ["alu", "array", "helper", "hash"]
 each_work = pytest.mark.parametrize("work", WORKS)
 
 
-@pytest.fixture
-def both(bpf: Loader) -> tuple[Object, Object]:
+@pytest.fixture(scope="module")
+def both(bpf_module: Loader) -> tuple[Object, Object]:
     """The programs interpreted, and the programs compiled."""
     if config("CONFIG_BPF_JIT_ALWAYS_ON") == "y":
         pytest.skip("this kernel has no interpreter (CONFIG_BPF_JIT_ALWAYS_ON=y)")
@@ -43,7 +43,7 @@ def both(bpf: Loader) -> tuple[Object, Object]:
         pytest.skip("this kernel is not a virtual machine's of pytest-bpf: its JIT stays as it is")
     before = SWITCH.read_text()
     try:
-        return load(bpf, jit=False), load(bpf, jit=True)
+        return load(bpf_module, jit=False), load(bpf_module, jit=True)
     finally:
         SWITCH.write_text(before)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 HEADINGS = ("row", "claim", "measured", "verdict", "where")
 
+TITLE = "What became of the claims"
+
 NARROWEST = 100
 """Columns of text that a table takes at least: below, it would be all height."""
 
@@ -58,10 +60,11 @@ def claims_table(lines: Sequence[Line], width: int) -> list[str]:
     return [text for row in rows for text in _wrapped(row, widths)]
 
 
-def claims_markdown(lines: Sequence[Line]) -> list[str]:
-    """Return the same table in Markdown."""
+def claims_markdown(lines: Sequence[Line], heading: str = f"# {TITLE}") -> list[str]:
+    """Return the same table in Markdown, below a heading."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *(line.cells for line in lines)]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [heading, "", *table]
 
 
 def _lines(claims: Sequence[Claim]) -> list[Line]:

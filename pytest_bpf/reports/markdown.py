@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.budgets.quantity import change, shown
 from pytest_bpf.claims import Claim
 from pytest_bpf.costs.figure import METRICS
-from pytest_bpf.reports.claims import claim_lines, claims_markdown
+from pytest_bpf.reports.claims import TITLE, claim_lines, claims_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +42,8 @@ def markdown(found: Results) -> list[str]:
         lines += _table(headings, map(row, loud))
         lines += _folded(f"{title}: {len(quiet)} without complaint", headings, map(row, quiet))
     if found.claims:
-        lines += [*claims_markdown(claim_lines(map(Claim.from_dict, found.claims))), ""]
+        claims = claim_lines(map(Claim.from_dict, found.claims))
+        lines += [*claims_markdown(claims, f"### {TITLE}"), ""]
     if not findings and not found.claims:
         rows = [
             (_code(key.subject), key.metric, _shown(key.metric, figure.value), _code(key.test))

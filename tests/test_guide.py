@@ -1,0 +1,136 @@
+"""The pages about the guide say what its suites say, and no broken program goes unseen."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import bpf_examples
+from bpf_examples.mutate import SUITES, Mutant, first_failure, markdown, mutants, outcome
+from pytest_bpf.claims import Claim
+from pytest_bpf.reports.claims import claim_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+DOCS = Path(__file__).parent.parent / "docs"
+SCOREBOARD, CHECKLIST, MUTANTS = (
+    DOCS / f"guide-{name}.md" for name in ("scoreboard", "checklist", "mutants")
+)
+FOLDERS = sorted(path.parent for path in SUITES.glob("*/test_*.py"))
+ROWS = set(range(1, 17))
+"""Of the guide; 17 is the checklist, a page of its own."""
+
+each_suite = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def module_of(folder: Path) -> ModuleType:
+    return importlib.import_module(f"{bpf_examples.__name__}.{folder.name}.test_{folder.name}")
+
+
+def claims() -> Iterator[tuple[str, Claim]]:
+    """Yield what the suites claim, each with the suite's name."""
+    for folder in FOLDERS:
+        for test in vars(module_of(folder)).values():
+            for mark in getattr(test, "pytestmark", ()):
+                if mark.name == "bpf_claim" and getattr(test, "__name__", "").startswith("test_"):
+                    yield folder.name, Claim.parse(mark)
+
+
+def table(page: Path) -> list[list[str]]:
+    """Return the cells of a page's only table, without its head."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    cells = (re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |")) for line in lines)
+    return [[cell.strip().replace("\\|", "|") for cell in row] for row in cells][2:]
+
+
+def test_every_row_of_the_guide_is_claimed() -> None:
+    assert {claim.row for _, claim in claims()} == ROWS
+
+
+def test_scoreboard_is_current() -> None:
+    lines = claim_lines(claim for _, claim in claims())
+    shown = {(row, says): verdict for row, says, _, verdict, _ in table(SCOREBOARD)}
+    expected = {(claim.row, claim.says): claim.expected for _, claim in claims()}
+    assert list(shown) == [(line.row, line.says) for line in lines]
+    for (row, says), verdict in expected.items():
+        found = shown[str(row), says]
+        assert found == verdict or (verdict is None and found != "not measured"), says
+
+
+def test_checklist_says_what_the_suites_say() -> None:
+    verdicts = {(suite, claim.row, claim.says): claim.expected for suite, claim in claims()}
+    items = table(CHECKLIST)
+    assert len(items) >= 13
+    for item, link, row, says, verdict in items:
+        suite = re.findall(r"\]\(\.\./bpf_examples/(\w+)/README\.md\)", link)
+        assert suite, item
+        assert (suite[0], int(row), says) in verdicts, f"{item}: nobody claims {says!r}"
+        expected = verdicts[suite[0], int(row), says] or "depends on the machine"
+        assert verdict == expected, item
+
+
+@each_suite
+def test_readme_says_what_there_is(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    of_the_guide = any(name == folder.name for name, _ in claims())
+    claimed = ("The claim.", "What was wrong with it.", "Measured") if of_the_guide else ()
+    for part in ("The idea.", *claimed, "What the tests prove", "Use"):
+        assert f"**{part}" in text, part
+    for source in folder.glob("*.bpf.c"):
+        assert f"`{source.name}`" in text, f"{source.name} is not in the table of files"
+    assert len(text.splitlines()) <= 65, "more than a screen"
+
+
+@each_suite
+def test_every_program_has_a_mutant(folder: Path) -> None:
+    own = mutants([folder.name])
+    assert {mutant.file for mutant in own} == {path.name for path in folder.glob("*.bpf.c")}
+
+
+@pytest.mark.parametrize("mutant", mutants(), ids=lambda m: f"{m.suite}-{m.file}-{m.why}")
+def test_mutant_can_be_made(mutant: Mutant, tmp_path: Path) -> None:
+    source = tmp_path / mutant.file
+    source.write_text((SUITES / mutant.suite / mutant.file).read_text())
+    before = source.read_text()
+    mutant.apply(tmp_path)
+    assert source.read_text() != before
+
+
+def test_mutant_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.bpf.c").write_text("a a")
+    with pytest.raises(ValueError, match="'a' is there 2 times"):
+        Mutant("x", "x.bpf.c", "a", "b", "").apply(tmp_path)
+
+
+KILLED = [("per_cpu", "after.bpf.c"), ("map_types", "migration.bpf.c")]
+"""A quick choice; all of them are the command's work."""
+
+
+@pytest.mark.bpf_requires(program_type="sched_cls", cpus=2)
+@pytest.mark.parametrize(("suite", "file"), KILLED)
+def test_mutants_are_killed(suite: str, file: str) -> None:
+    for mutant in (mutant for mutant in mutants([suite]) if mutant.file == file):
+        found = outcome(mutant)
+        assert found.killed_by.startswith("test_"), found
+        assert found.where == "natively"
+
+
+@pytest.mark.bpf_requires(program_type="syscall")
+def test_suite_as_it_is_passes_where_it_is_copied(tmp_path: Path) -> None:
+    for path in (SUITES / "arithmetic").glob("*.*"):
+        (tmp_path / path.name).write_text(path.read_text())
+    assert first_failure(tmp_path) == ("", "")
+
+
+@pytest.mark.bpf_requires(program_type="sched_cls")
+def test_program_that_does_not_compile_is_no_killed_mutant() -> None:
+    found = outcome(Mutant("per_cpu", "after.bpf.c", "stats->packets++;", "nonsense;", "x"))
+    assert not found.killed_by
+    assert found.wrong.startswith("does not build: pytest_bpf.errors.CompileError")
+    assert "does not build" in markdown([found])[-1]
