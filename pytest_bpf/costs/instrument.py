@@ -18,6 +18,8 @@ from pytest_bpf.kernel.libbpf_options import RunOptions
 from pytest_bpf.kernel.variants import tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 MOVE = assembly.move(0, 0)
@@ -26,7 +28,7 @@ MOVE = assembly.move(0, 0)
 ADDED = 50
 """How many instructions the second program of the self-check has more than the first."""
 
-BATCHES, RUNS = 15, 100
+BATCHES, RUNS, CALLS = 15, 100, 20
 
 FRAME = bytes(64)
 
@@ -68,20 +70,47 @@ def instrument() -> Instrument:
     return Instrument("instructions", empty)
 
 
+def empty_of(section: str) -> float | None:
+    """Return what an empty program reads that is called as one of ``section`` is, None if unknown.
+
+    There are three ways: by a trampoline; as a raw tracepoint, which counts an instruction less;
+    and all others, as by ``BPF_PROG_RUN``.
+    """
+    if section.startswith(("fentry", "fexit", "fmod_ret", "lsm")):
+        return trampoline()
+    if section.startswith(("raw_tp", "raw_tracepoint", "tp_btf")) and instrument().exact:
+        return raw_tracepoint()
+    return instrument().empty
+
+
 @cache
 def trampoline() -> float | None:
-    """Return what an empty program reads that a trampoline calls; None where there is none.
-
-    Those of fentry, fexit, fmod_ret and LSM are called in another way than all others.
-    """
+    """Return what an empty program reads that a trampoline calls; None where there is none."""
     try:
-        with statistics(), probe.program("tracing", tracing("fentry")) as fd:
-            hook = libbpf.call("bpf_raw_tracepoint_open", None, fd)
-            with probe.closing(hook):
-                batches = [_batch(fd, RunOptions(), calls=20) for _ in range(BATCHES + 1)]
-                return median(batches[1:])
+        with probe.program("tracing", tracing("fentry")) as fd:
+            return _attached(fd, None, lambda: _run(fd))
     except (OSError, UnavailableError):
         return None
+
+
+@cache
+def raw_tracepoint() -> float | None:
+    """Return what an empty program reads on a raw tracepoint; None where there is none."""
+    try:
+        with probe.program("raw_tracepoint") as fd:
+            return _attached(fd, b"sys_enter", os.getppid)
+    except OSError:
+        return None
+
+
+def _attached(fd: int, hook: bytes | None, act: Callable[[], object]) -> float:
+    """Return what a run of an attached program reads, which ``act`` makes run."""
+    with statistics(), probe.closing(libbpf.call("bpf_raw_tracepoint_open", hook, fd)):
+        return _typical([_batch(fd, act) for _ in range(BATCHES + 1)])
+
+
+def _run(fd: int) -> None:
+    libbpf.call("bpf_prog_test_run_opts", fd, ctypes.byref(RunOptions()))
 
 
 class FixedProgram:
@@ -105,20 +134,28 @@ class FixedProgram:
 
     def per_run(self) -> float:
         """Return what one run reads in a batch, while statistics are on."""
-        return _batch(self._fd, self._options)
+        return _batch(self._fd, self._run, calls=1)
+
+    def _run(self) -> None:
+        libbpf.call("bpf_prog_test_run_opts", self._fd, ctypes.byref(self._options))
 
 
 def _returning(moves: int) -> float:
     """Return what a run of ``moves`` times ``r0 = 0`` more than needed reads."""
     with statistics(), FixedProgram(MOVE * moves + assembly.RETURN_0) as program:
-        return median([program.per_run() for _ in range(BATCHES + 1)][1:])
+        return _typical([program.per_run() for _ in range(BATCHES + 1)])
 
 
-def _batch(fd: int, options: RunOptions, calls: int = 1) -> float:
-    """Return what a run reads, in one batch."""
+def _typical(batches: list[float]) -> float:
+    """Return what stands for batches, the first of which is cold: by a clock, the least."""
+    return median(batches[1:]) if is_exact() else min(batches[1:])
+
+
+def _batch(fd: int, act: Callable[[], object], calls: int = CALLS) -> float:
+    """Return what a run reads, in one batch of ``calls``."""
     before = read_info(fd, ProgramInfo)
     for _ in range(calls):
-        libbpf.call("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+        act()
     after = read_info(fd, ProgramInfo)
     return float((after.run_time_ns - before.run_time_ns) / (after.run_cnt - before.run_cnt))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_bpf.costs.instrument import FixedProgram, Instrument, instrument, trampoline
+from pytest_bpf.costs.instrument import FixedProgram, Instrument, empty_of, instrument
 from pytest_bpf.costs.reference import Reference
 from pytest_bpf.costs.statistics import statistics
 
@@ -119,15 +119,8 @@ class Meter:
 
     def empty_of(self, program: Program, batch: Batch) -> float | None:
         """Return what an empty program, called as ``program`` is, read beside a batch."""
-        if not by_trampoline(program):
-            return batch.empty
-        called = trampoline()
+        called = empty_of(program.section)
         return None if called is None else batch.empty * called / self.instrument.empty
-
-
-def by_trampoline(program: Program) -> bool:
-    """Say whether the kernel calls a program by a trampoline, which costs in another way."""
-    return program.section.startswith(("fentry", "fexit", "fmod_ret", "lsm"))
 
 
 def _between(before: ProgramInfo, after: ProgramInfo) -> Runs:

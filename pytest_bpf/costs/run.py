@@ -111,7 +111,7 @@ def per_run(meter: Meter, program: Program) -> Figure:
     for batch in ran:
         empty = meter.empty_of(program, batch)
         if empty is None:
-            why = "what an empty program costs that a trampoline calls cannot be measured here"
+            why = "what an empty program takes that is called in this way cannot be measured here"
             return Figure.missing(metric, subject, why, how)
         samples.append(batch.programs[program.name].per_run - empty)
     reference = () if exact else [batch.reference for batch in ran]
