@@ -126,7 +126,7 @@ def add(parser: pytest.Parser) -> None:
         action="append",
         metavar="LIMIT",
         help="A limit for all tests, where it is measured: 'run_time=150ns', 'cpu=2%%, 5%%' "
-        "(target, alarm), or the profile 'guide'. May be given several times.",
+        "(target, alarm), or a profile, 'guide' or 'agent'. May be given several times.",
     )
     group.addoption(
         "--bpf-baseline",

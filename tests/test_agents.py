@@ -417,7 +417,7 @@ def load(count):
     for _ in range(count):
         os.sched_get_priority_max(0)
 
-@pytest.mark.bpf_budget("guide")
+@pytest.mark.bpf_budget("agent")
 def test_bpftrace(bpf_agent):
     bpf_agent("bpftrace -e 'tracepoint:syscalls:sys_enter_sched_get_priority_max { @ = count(); }'"
         ).under(load, rate=200, seconds=0.3)

@@ -114,6 +114,13 @@ def test_a_limit_may_be_for_one_program_or_map() -> None:
     assert limits(map_memory="1MB", map="stats")[0].subject == "map stats"
 
 
+def test_a_whole_agent_has_the_guide_s_targets_as_limits() -> None:
+    guide = {limit.metric: limit.target for limit in limits("guide")}
+    agent = {limit.metric: (limit.target, limit.alarm) for limit in limits("agent")}
+    assert set(agent) == {"cpu", "memory", "loss", "latency_p99"}
+    assert agent == {metric: (None, guide[metric]) for metric in agent}
+
+
 def test_the_guide_has_targets_and_alarms() -> None:
     guide = {limit.metric: (limit.target, limit.alarm) for limit in limits("guide")}
     assert guide["cpu"] == (0.02, 0.05)

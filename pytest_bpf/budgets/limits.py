@@ -12,11 +12,14 @@ from pytest_bpf.errors import BpfError, near_matches
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    Profile = Mapping[str, tuple[str | None, str | None]]
+    """Pairs (target, alarm) by metric."""
+
 Origin = Literal["marker", "command line", "ini", "test"]
 """Who set a limit. Those of a marker and of a test demand that the figure is measured; those of
 the command line and of the ini file, which are for all tests, judge it where it is."""
 
-GUIDE: Mapping[str, tuple[str, str | None]] = {
+GUIDE: Profile = {
     "cpu": ("2%", "5%"),
     "memory": ("200MB", "500MB"),
     "loss": ("0.1%", None),
@@ -26,7 +29,15 @@ GUIDE: Mapping[str, tuple[str, str | None]] = {
 }
 """The profile ``guide``: targets, and alarms where it has any."""
 
-PROFILES = {"guide": GUIDE}
+AGENT: Profile = {
+    "cpu": (None, "2%"),
+    "memory": (None, "200MB"),
+    "loss": (None, "0.1%"),
+    "latency_p99": (None, "100us"),
+}
+"""The profile ``agent``: the guide's targets that a whole agent can have, as limits."""
+
+PROFILES = {"guide": GUIDE, "agent": AGENT}
 
 MAY_BE_ZERO = frozenset({"run_cnt", "missed", "cpu", "overhead", "loss", "events", "stack_depth"})
 """Metrics of which nothing at all is possible."""
@@ -90,7 +101,7 @@ def parse(args: Iterable[object], kwargs: Mapping[str, Any], origin: Origin) -> 
 def parse_line(line: str, origin: Origin) -> list[Limit]:
     """Return the limits of a line of the ini file or the command line.
 
-    ``"guide"``, or ``"run_time = 150ns"``, or a pair: ``"cpu = 2%, 5%"``. Raises `LimitError`.
+    A profile's name, or ``"run_time = 150ns"``, or a pair: ``"cpu = 2%, 5%"``. Raises `LimitError`.
     """
     name, given, written = (part.strip() for part in line.partition("="))
     if not given:

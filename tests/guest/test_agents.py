@@ -24,7 +24,7 @@ def load(count: int) -> None:
         os.statvfs("/")
 
 
-@pytest.mark.bpf_budget("guide")
+@pytest.mark.bpf_budget("agent")
 def test_the_four_targets_on_bpftrace(bpf_agent: Agents) -> None:
     agent = bpf_agent(ONE_LINER, timeout=120, grace=30)
     cost = agent.under(load, rate=100)
