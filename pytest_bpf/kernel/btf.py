@@ -12,7 +12,7 @@ import struct
 import weakref
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import LoadError, UnavailableError, UnknownNameError, near_matches
@@ -152,8 +152,9 @@ class Btf:
             raw = self._raw(raw.size)
         return self.type(raw.size) if raw.kind is Kind.PTR else None
 
+    @cached_property
     def global_pointees(self) -> list[Type]:
-        """Return what the global pointer variables point to.
+        """What the global pointer variables point to.
 
         ``const struct event *unused __attribute__((unused));`` is how a source keeps in the BTF
         a type that only its functions use.

@@ -227,5 +227,5 @@ def event_type(btf: Btf | None, name: str | None) -> Type | None:
         return None
     if name:
         return btf.named(name)
-    kept = {found for found in btf.global_pointees() if isinstance(found, Struct)}
+    kept = {found for found in btf.global_pointees if isinstance(found, Struct)}
     return kept.pop() if len(kept) == 1 else None
