@@ -108,6 +108,15 @@ def test_mutant_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         Mutant("x", "x.bpf.c", "a", "b", "").apply(tmp_path)
 
 
+def test_page_of_mutants_is_current() -> None:
+    rows = table(MUTANTS)
+    assert [row[:2] for row in rows] == [[f"{m.suite}/{m.file}", m.why] for m in mutants()]
+    for program, _, killed, _ in rows:
+        suite, test = program.partition("/")[0], re.fullmatch(r"`(test_\w+)(\[.*\])?`", killed)
+        assert test, f"{program}: {killed}"
+        assert hasattr(module_of(SUITES / suite), test[1]), f"{suite} has no {test[1]}"
+
+
 KILLED = [("per_cpu", "after.bpf.c"), ("map_types", "migration.bpf.c")]
 """A quick choice; all of them are the command's work."""
 
