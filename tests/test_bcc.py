@@ -104,6 +104,13 @@ def obj(bpf: Loader, headers_here: str | None) -> Object:
     return bpf.load_bcc(TEXT, name="calls.c", defines={"ONLY": os.getpid()}, headers=headers_here)
 
 
+@pytest.fixture(scope="module")
+def shared(headers_here: str | None) -> Iterator[Object]:
+    """The same for tests that leave it as it was, but for what it counts."""
+    with Loader() as loader:
+        yield loader.load_bcc(TEXT, defines={"ONLY": os.getpid()}, headers=headers_here)
+
+
 def test_a_tracepoint_with_tables_and_events(obj: Object) -> None:
     events = [obj.maps[name].events() for name in ("to_perf", "to_ring")]
     obj.attach()
@@ -121,8 +128,8 @@ def test_a_tracepoint_with_tables_and_events(obj: Object) -> None:
     assert obj.maps["by_cpu"].sum(1) == 3
 
 
-def test_programs_have_kinds_and_costs(obj: Object) -> None:
-    kinds = {name: (program.type, program.section) for name, program in obj.programs.items()}
+def test_programs_have_kinds_and_costs(shared: Object) -> None:
+    kinds = {name: (program.type, program.section) for name, program in shared.programs.items()}
     assert kinds == {
         "tracepoint__syscalls__sys_enter_getpgid": (
             "tracepoint",
@@ -133,39 +140,39 @@ def test_programs_have_kinds_and_costs(obj: Object) -> None:
         "on_call": ("kprobe", "kprobe"),
         "sample": ("perf_event", "perf_event"),
     }
-    traced = obj.programs["tracepoint__syscalls__sys_enter_getpgid"]
+    traced = shared.programs["tracepoint__syscalls__sys_enter_getpgid"]
     assert traced.verified_insns == traced.verifier.total_insns > 50
     assert traced.verifier.stack_depth > 0
-    drop = obj.programs["drop"]
+    drop = shared.programs["drop"]
     assert drop.test_run(bytes(64), {"data_end": 64}).retval == XdpAction.XDP_DROP
     assert measure(drop, lambda: drop.test_run(bytes(64), repeat=20), batches=3).per_run > 0
 
 
-def test_xdp_and_tc_on_an_interface(obj: Object) -> None:
+def test_xdp_and_tc_on_an_interface(shared: Object) -> None:
     from pytest_bpf.places import pair
 
     with pair() as (left, right):
         assert left.traffic.udp(to=right, count=3).received == 3
-        with obj.programs["drop"].attach(right.iface):
+        with shared.programs["drop"].attach(right.iface):
             assert left.traffic.udp(to=right, count=3, timeout=0.1).received == 0
-        with obj.programs["classify"].attach(right.iface, direction="ingress"):
+        with shared.programs["classify"].attach(right.iface, direction="ingress"):
             assert left.traffic.udp(to=right, count=3, timeout=0.1).received == 0
         assert left.traffic.udp(to=right, count=3).received == 3
 
 
-def test_samples(obj: Object) -> None:
-    until = time.monotonic() + 20
-    with obj.programs["sample"].attach(pid=os.getpid(), frequency=1000) as link:
+def test_samples(shared: Object) -> None:
+    until, before = time.monotonic() + 20, shared.maps["by_cpu"].sum(0)
+    with shared.programs["sample"].attach(pid=os.getpid(), frequency=1000) as link:
         assert link.id > 0
-        while not obj.maps["by_cpu"].sum(0):
+        while shared.maps["by_cpu"].sum(0) == before:
             assert time.monotonic() < until, "never sampled"
-    seen = obj.maps["by_cpu"].sum(0)
+    seen = shared.maps["by_cpu"].sum(0)
     sum(range(10**6))
-    assert obj.maps["by_cpu"].sum(0) == seen
+    assert shared.maps["by_cpu"].sum(0) == seen
 
 
-def test_a_function_of_a_library(obj: Object) -> None:
-    libc = ctypes.CDLL(None)
+def test_a_function_of_a_library(shared: Object) -> None:
+    libc, before = ctypes.CDLL(None), shared.maps["by_cpu"].sum(0)
     address = ctypes.cast(libc.getppid, ctypes.c_void_p).value or 0
     for line in Path("/proc/self/maps").read_text().splitlines():
         where, _, offset, _, _, *path = line.split()
@@ -173,13 +180,13 @@ def test_a_function_of_a_library(obj: Object) -> None:
         if start <= address < end:
             break
     place = address - start + int(offset, 16)
-    with obj.programs["on_call"].attach(binary=path[0], offset=place):
+    with shared.programs["on_call"].attach(binary=path[0], offset=place):
         for _ in range(3):
             libc.getppid()
     libc.getppid()
-    assert obj.maps["by_cpu"].sum(0) == 3
+    assert shared.maps["by_cpu"].sum(0) == before + 3
     with pytest.raises(UnavailableError, match="pass offset=, the function's place in the file"):
-        obj.programs["on_call"].attach(binary=path[0], function="getppid")
+        shared.programs["on_call"].attach(binary=path[0], function="getppid")
 
 
 def test_a_file_and_given_sections(bpf: Loader, headers_here: str | None, tmp_path: Path) -> None:
