@@ -98,6 +98,7 @@ class Opened:
         pointer, self.pointer = self.pointer, 0
         if pointer:
             libbpf.function("bpf_object__close")(pointer)
+        self._logs.clear()
 
     def _type(self, pointer: int, which: str) -> Type | None:
         """Return a map's declared type of "key" or "value", None when there is none."""

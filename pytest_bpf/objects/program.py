@@ -69,6 +69,7 @@ class Program(LoadedProgram):
     def close(self) -> None:
         """Forget the descriptor; the program stays with whoever loaded it."""
         super().close()
+        self.attached = None  # its object, which has it: without a circle both go at once
         if self._release is not None:
             self._release()
 
