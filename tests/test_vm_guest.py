@@ -37,18 +37,14 @@ def _machine() -> None:
         pytest.skip(str(error))
 
 
-def in_a_machine(
-    request: pytest.FixtureRequest, tests: str, *options: str, strict: bool = True
-) -> int:
+def in_a_machine(request: pytest.FixtureRequest, tests: str, *options: str) -> int:
     """Run tests of `GUEST` in a machine and return how many passed; fail when one does not.
 
-    When it is not ``strict``, a budget may be inconclusive. The number goes to this test's report
-    too, by which `make test` knows it.
+    The number goes to this test's report too, by which `make test` knows it.
     """
     python = [sys.executable, "-m"]
     machine = [*python, "pytest_bpf.vm", "--kernel", "debian", *options, "--"]
-    command = [*python, "pytest", "-p", "no:cacheprovider", "-q", tests]
-    command += ["--bpf-strict"] if strict else []
+    command = [*python, "pytest", "-p", "no:cacheprovider", "--bpf-strict", "-q", tests]
     done = subprocess.run(
         [*machine, *command],
         cwd=GUEST.parent.parent,
@@ -85,7 +81,7 @@ def test_exact_costs(request: pytest.FixtureRequest) -> None:
 @pytest.mark.usefixtures("_machine")
 @pytest.mark.skipif(not shutil.which("bpftrace"), reason="no bpftrace; apt install bpftrace")
 def test_an_agent_with_a_kprobe(request: pytest.FixtureRequest) -> None:
-    assert in_a_machine(request, "tests/guest/test_agents.py", strict=False) == 1
+    assert in_a_machine(request, "tests/guest/test_agents.py", "--exact") == 1
 
 
 @pytest.mark.usefixtures("_machine")
