@@ -7,7 +7,6 @@ is consumed here.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.kernel.held import unattached_events
+from pytest_bpf.kernel.syscall import syscall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,11 +97,6 @@ def _copied(pid: int, number: int) -> int:
     """Return a copy of another process's descriptor; raise `OSError`."""
     handle = os.pidfd_open(pid)
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = libc.syscall(PIDFD_GETFD, handle, number, 0)
-        if fd < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), "pidfd_getfd")
-        return int(fd)
+        return syscall(PIDFD_GETFD, "pidfd_getfd", handle, number, 0)
     finally:
         os.close(handle)

@@ -18,6 +18,7 @@ from pytest_bpf.kernel import libbpf, perf_event
 from pytest_bpf.kernel.libbpf_options import MultiOptions, TcHook, TcOptions
 from pytest_bpf.kernel.mounts import tracefs, with_tracefs
 from pytest_bpf.kernel.probe import Variant, closing, in_private_network, program
+from pytest_bpf.kernel.syscall import syscall
 from pytest_bpf.kernel.variants import TRACEPOINT, AttachType, struct_ops, tracing
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ def _trampoline(kind: str) -> None:
 def _lsm() -> None:
     _trampoline("lsm")
     modules, size = (c_uint64 * 64)(), c_uint32(64 * 8)
-    count = ctypes.CDLL(None).syscall(SYS_LSM_LIST_MODULES, modules, ctypes.byref(size), 0)
-    if count >= 0 and LSM_ID_BPF not in modules[:count]:
+    try:
+        count = syscall(SYS_LSM_LIST_MODULES, "lsm_list_modules", modules, ctypes.byref(size), 0)
+    except OSError:  # before 6.8 there is nobody to ask
+        return
+    if LSM_ID_BPF not in modules[:count]:
         raise UnavailableError("the BPF LSM is not among the active ones (kernel parameter lsm=)")
 
 

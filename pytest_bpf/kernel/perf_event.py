@@ -11,6 +11,7 @@ from ctypes import c_uint32, c_uint64
 from pathlib import Path
 
 from pytest_bpf.errors import UnavailableError
+from pytest_bpf.kernel.syscall import syscall
 
 SOFTWARE = 1
 """``PERF_TYPE_SOFTWARE``."""
@@ -62,12 +63,8 @@ def open_event(attributes: Attributes, *, pid: int = -1, cpu: int = -1) -> int:
     """
     attributes.size = ctypes.sizeof(attributes)
     number = _NUMBERS[platform.machine()]
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(number, ctypes.byref(attributes), pid, cpu, -1, CLOSE_ON_EXEC)
-    if fd < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), "perf_event_open")
-    return int(fd)
+    event = ctypes.byref(attributes)
+    return syscall(number, "perf_event_open", event, pid, cpu, -1, CLOSE_ON_EXEC)
 
 
 def open_bpf_output(cpu: int, watermark: int = 0) -> tuple[int, bool]:
