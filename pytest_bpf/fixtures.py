@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pytest_bpf.agents import AgentCost, Agents
     from pytest_bpf.claims import Finding
     from pytest_bpf.costs import Measure, MeasureCosts, MeasureOverhead
-    from pytest_bpf.deciding import Budget
     from pytest_bpf.evidence import Drops, ReasonCounter
+    from pytest_bpf.judging.deciding import Budget
     from pytest_bpf.loader import Choices, Loader
     from pytest_bpf.objects import Object
     from pytest_bpf.places import Cgroup, Namespace, Topology
@@ -241,7 +241,7 @@ def bpf_budget(request: pytest.FixtureRequest) -> Budget:
     Raises `BudgetError` for what is broken; without limits the figures are those that the marker
     and the baseline see.
     """
-    from pytest_bpf.deciding import Budget
+    from pytest_bpf.judging.deciding import Budget
 
     return Budget(request.node)
 

@@ -38,7 +38,6 @@ from pytest_bpf.fixtures import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from pytest_bpf.claims import Claim
     from pytest_bpf.requirements import Requirements
 
 __all__ = [
@@ -85,7 +84,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
     """Get the kernels ready, when tests are to run on others than the running one."""
     only_tells = any(config.getoption(name, False) for name in TELLING)
     if options.kernels(config) and not only_tells and not hasattr(config, "workerinput"):
-        from pytest_bpf import matrix
+        from pytest_bpf.matrix import session as matrix
 
         matrix.prepare(config)
     return (yield)
@@ -94,11 +93,11 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and what several kernels need."""
     if options.kernels(config):
-        from pytest_bpf import matrix
+        from pytest_bpf.matrix import session as matrix
 
         matrix.register(config)
     if options.judged(config):
-        from pytest_bpf import reporting, verdicts
+        from pytest_bpf.judging import reporting, verdicts
 
         verdicts.register(config)
         if not hasattr(config, "workerinput"):
@@ -130,9 +129,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("bpf_requires"):
             _requirements(item)
         if item.get_closest_marker("bpf_claim"):
-            _claim(item)
+            from pytest_bpf.judging import claiming
+
+            claiming.claim_of(item)
     if any(map(_has_budget, items)):
-        from pytest_bpf import verdicts
+        from pytest_bpf.judging import verdicts
 
         verdicts.register(config)
 
@@ -179,7 +180,9 @@ def pytest_runtest_makereport(
             for name, text in item.stash[AGENTS].new_output()
         ]
     if item.get_closest_marker("bpf_claim") and (report.when == "call" or report.skipped):
-        claim = _found(item, report).as_dict()
+        from pytest_bpf.judging import claiming
+
+        claim = claiming.found(item, report).as_dict()
         report.user_properties.append((CLAIM_PROPERTY, claim))
     if report.when == "teardown":
         for node in item.listchain():
@@ -218,7 +221,7 @@ def pytest_terminal_summary(
         if file := config.getoption("bpf_claims"):
             file.write_text("\n".join([*claims_markdown(lines), ""]), encoding="utf-8")
     if results := _with_results(terminalreporter):
-        from pytest_bpf import reporting
+        from pytest_bpf.judging import reporting
 
         reporting.show(terminalreporter, config, results)
 
@@ -249,7 +252,7 @@ def _has_budget(item: pytest.Item) -> bool:
 
 def _budget(item: pytest.Item) -> None:
     """Refuse a budget that cannot be understood."""
-    from pytest_bpf import verdicts
+    from pytest_bpf.judging import verdicts
 
     try:
         verdicts.marker_limits(item)
@@ -264,33 +267,6 @@ def _requirements(item: pytest.Item) -> Requirements:
         return requirements.Requirements.of(item.iter_markers("bpf_requires"))
     except requirements.RequirementError as error:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from None
-
-
-def _claim(item: pytest.Item) -> Claim:
-    """Return what a test claims, not measured yet; refuse a marker that cannot be understood."""
-    from pytest_bpf import claims
-
-    mark = item.get_closest_marker("bpf_claim")
-    assert mark
-    if "bpf_claim" not in getattr(item, "fixturenames", ()):
-        raise pytest.UsageError(f"{item.nodeid}: has the marker bpf_claim, and not the fixture")
-    try:
-        return claims.Claim.parse(mark)
-    except claims.ClaimError as error:
-        raise pytest.UsageError(f"{item.nodeid}: {error}") from None
-
-
-def _found(item: pytest.Item, report: pytest.TestReport) -> Claim:
-    """Return what a test made of its claim, or why it made nothing of it."""
-    from dataclasses import replace
-
-    from pytest_bpf.claims import where
-
-    claim = item.stash[FINDING].claim if FINDING in item.stash else _claim(item)
-    if claim.verdict != "not measured":
-        return claim
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "the test failed"
-    return replace(claim, measured=reason.removeprefix("Skipped: "), where=where())
 
 
 def _uses_bpf(item: pytest.Item) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from pytest_bpf.compile import elsewhere, open_cache
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import vmlinux_h
-from pytest_bpf.matrix_names import without
+from pytest_bpf.matrix.names import without
 from pytest_bpf.reports.matrix import matrix_table, nowhere
 from pytest_bpf.vm import kernels, qemu
 

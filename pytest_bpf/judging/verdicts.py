@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_bpf import matrix_names, options
+from pytest_bpf import options
 from pytest_bpf.budgets import kept, limits, results
 from pytest_bpf.budgets.allowed import parse_lines
 from pytest_bpf.budgets.confirming import settle, to_be_confirmed
@@ -20,11 +20,12 @@ from pytest_bpf.budgets.quantity import shown
 from pytest_bpf.costs.figure import METRICS, Figure
 from pytest_bpf.costs.recorded import figures_of
 from pytest_bpf.costs.together import together
-from pytest_bpf.deciding import decide
 from pytest_bpf.errors import BpfError
 from pytest_bpf.fixtures import MEASURED
+from pytest_bpf.judging.deciding import decide
+from pytest_bpf.judging.trial import TRIAL, Trial, concerned, loaders, objects
 from pytest_bpf.kernel.running import release
-from pytest_bpf.trial import TRIAL, Trial, concerned, loaders, objects
+from pytest_bpf.matrix import names
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -217,8 +218,8 @@ class Verdicts:
     def _test(self, item: pytest.Item) -> str:
         """Return the test's id in baselines: its node id without the kernel."""
         test = item.nodeid
-        for name in self._config.stash.get(matrix_names.NAMES, []):
-            test = matrix_names.without(test, name)
+        for name in self._config.stash.get(names.NAMES, []):
+            test = names.without(test, name)
         return test
 
     def _claim(self, test: str, item: pytest.Item) -> None:

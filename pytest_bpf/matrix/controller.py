@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import __version__, matrix_hosts
-from pytest_bpf.matrix_names import without
+from pytest_bpf import __version__
+from pytest_bpf.matrix import hosts
+from pytest_bpf.matrix.names import without
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -44,7 +45,7 @@ class Chosen:
     @property
     def is_elsewhere(self) -> bool:
         """Whether it is a real host, reached by execnet."""
-        return self.choice.startswith(matrix_hosts.WAYS)
+        return self.choice.startswith(hosts.WAYS)
 
     @property
     def is_virtual(self) -> bool:
@@ -54,7 +55,7 @@ class Chosen:
     def worker(self, number: int) -> str:
         """Return the spec of one of its workers."""
         if self.is_elsewhere:
-            return matrix_hosts.worker(self.name, number)
+            return hosts.worker(self.name, number)
         return f"popen//id={self.name}{f'.{number}' if number else ''}//bpf_kernel={self.name}"
 
     @property
@@ -102,7 +103,7 @@ class Controller:
         if kernel.is_virtual:
             node.workerinput["bpf_compiler"] = _compiling(node.gateway.newchannel())
         if kernel.is_elsewhere:
-            matrix_hosts.keep_path(node.gateway.spec)
+            hosts.keep_path(node.gateway.spec)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> KernelScheduling:
         """Spread the tests kernel by kernel."""
@@ -129,7 +130,7 @@ class Controller:
         if error and kernel.is_virtual:
             self._last_words[node] = self._last(node.gateway.spec)
         if error and kernel.is_elsewhere and node.gateway.spec.via:
-            matrix_hosts.before_restart(node)
+            hosts.before_restart(node)
 
     def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
         """Show them in the report of the test that was running."""

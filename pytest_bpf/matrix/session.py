@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import matrix_controller, matrix_hosts, matrix_names, options
+from pytest_bpf import options
 from pytest_bpf.errors import BpfError
-from pytest_bpf.matrix_controller import HOST, Chosen
-from pytest_bpf.matrix_lost import Lost
+from pytest_bpf.matrix import hosts, names
+from pytest_bpf.matrix.controller import HOST, Chosen, Controller
+from pytest_bpf.matrix.lost import Lost
 from pytest_bpf.vm import NO_MACHINE
 from pytest_bpf.vm.kernel import Kernel
 
@@ -62,7 +63,7 @@ def prepare(config: pytest.Config) -> None:
         if kernel.is_virtual:
             _save(config, kernel)
     count = _workers(config)
-    option.px = [matrix_hosts.gateway(k.choice, k.name) for k in chosen if k.is_elsewhere]
+    option.px = [hosts.gateway(k.choice, k.name) for k in chosen if k.is_elsewhere]
     option.tx = [kernel.worker(number) for kernel in chosen for number in range(count)]
     option.dist = "load" if option.dist in ("no", "each") else option.dist
     option.numprocesses = None
@@ -73,20 +74,19 @@ def prepare(config: pytest.Config) -> None:
 def register(config: pytest.Config) -> None:
     """Add this session's part: of a worker, or of the controller."""
     chosen = config.stash.get(CHOSEN, [])
-    names = [kernel.name for kernel in chosen]
+    shown = [kernel.name for kernel in chosen]
     if worker := getattr(config, "workerinput", {}):
-        names = [worker["bpf_kernel"]]
-        matrix_hosts.make_room(config.option.basetemp)
+        shown = [worker["bpf_kernel"]]
+        hosts.make_room(config.option.basetemp)
         if channel := worker.get("bpf_compiler"):
             _compile_by(config, channel)
         if reason := os.environ.get(NO_MACHINE):
-            config.pluginmanager.register(Lost(names[0], reason), "bpf-lost")
+            config.pluginmanager.register(Lost(shown[0], reason), "bpf-lost")
     elif not config.option.collectonly:
-        controller = matrix_controller.Controller(config, chosen)
-        config.pluginmanager.register(controller, "bpf-kernels")
+        config.pluginmanager.register(Controller(config, chosen), "bpf-kernels")
         return
-    config.stash[matrix_names.NAMES] = names
-    config.pluginmanager.register(matrix_names, "bpf-kernels")
+    config.stash[names.NAMES] = shown
+    config.pluginmanager.register(names, "bpf-kernels")
 
 
 def _compile_by(config: pytest.Config, channel: execnet.Channel) -> None:
@@ -109,20 +109,20 @@ def _compile_by(config: pytest.Config, channel: execnet.Channel) -> None:
 def _found(choices: Sequence[str], machine: Sequence[str]) -> list[Chosen]:
     """Return the kernels, each once, those of one release told apart by number."""
     found = {_found_one(choice): choice for choice in dict.fromkeys(choices)}
-    names: dict[str, str] = {}
+    named: dict[str, str] = {}
     for kernel, choice in found.items():
         release = str(kernel)
         is_path = isinstance(kernel, Kernel) and "/" in choice
-        same = sum(name.partition("#")[0] == release for name in names)
+        same = sum(name.partition("#")[0] == release for name in named)
         written = os.path.normpath(choice) if is_path else choice
-        names[f"{release}#{same + 1}" if same else release] = written
-    return [Chosen(choice, name, tuple(machine)) for name, choice in names.items()]
+        named[f"{release}#{same + 1}" if same else release] = written
+    return [Chosen(choice, name, tuple(machine)) for name, choice in named.items()]
 
 
 def _found_one(choice: str) -> Kernel | str:
     """Return the kernel of a machine, `HOST`, or the address of a real host."""
-    if choice.startswith(matrix_hosts.WAYS):
-        return matrix_hosts.address(choice)
+    if choice.startswith(hosts.WAYS):
+        return hosts.address(choice)
     from pytest_bpf.vm import kernels
 
     return kernels.find(choice) or HOST

@@ -1,0 +1,1 @@
+"""Budgets and baselines on pytest's side: tests are measured, judged, and written down."""
