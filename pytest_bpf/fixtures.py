@@ -12,6 +12,7 @@ import pytest
 
 from pytest_bpf.errors import LeakWarning, UnavailableError
 from pytest_bpf.options import settings
+from pytest_bpf.stash import AGENTS, COSTS, FINDING, LOADER, MEASURED
 
 if TYPE_CHECKING:
     import os
@@ -28,24 +29,6 @@ if TYPE_CHECKING:
     from pytest_bpf.places import Cgroup, Namespace, Topology
     from pytest_bpf.places.factory import Places
     from pytest_bpf.stimuli import Syscalls, Traffic
-
-COSTS = pytest.StashKey[list[dict[str, Any]]]()
-"""The costs of an item's programs, as they travel to its report."""
-
-LOADER = pytest.StashKey["Loader"]()
-"""Who loaded the objects of an item or a module."""
-
-MEASURED = pytest.StashKey[list[Any]]()
-"""What an item measured by itself: figures, or what has figures."""
-
-CLAIM_PROPERTY = "bpf_claim"
-"""The name under which what a test made of its claim is in its report's ``user_properties``."""
-
-FINDING = pytest.StashKey["Finding"]()
-"""What an item makes of its claim."""
-
-AGENTS = pytest.StashKey["Agents"]()
-"""The agents of an item, whose output goes into its reports."""
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,6 @@ import pytest
 from pytest_bpf import hookspecs, options
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.fixtures import (
-    AGENTS,
-    CLAIM_PROPERTY,
-    COSTS,
-    FINDING,
     _bpf_drop_reasons,
     _bpf_leaks,
     _bpf_session,
@@ -34,6 +30,7 @@ from pytest_bpf.fixtures import (
     bpf_syscalls,
     bpf_traffic,
 )
+from pytest_bpf.stash import AGENTS, CLAIM_PROPERTY, COSTS, FINDING
 
 if TYPE_CHECKING:
     from collections.abc import Generator

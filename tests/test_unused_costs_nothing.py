@@ -18,6 +18,7 @@ PYTEST_SIDE = {
     "pytest_bpf.hookspecs",
     "pytest_bpf.options",
     "pytest_bpf.plugin",
+    "pytest_bpf.stash",
 }
 """All of our modules that a session imports by itself."""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_bpf.claims import Claim, ClaimError, where
-from pytest_bpf.fixtures import FINDING
+from pytest_bpf.stash import FINDING
 
 
 def claim_of(item: pytest.Item) -> Claim:

@@ -11,8 +11,8 @@ from pytest_bpf.budgets import limits
 from pytest_bpf.budgets.judge import judge
 from pytest_bpf.costs.recorded import figures_of
 from pytest_bpf.errors import BudgetError, BudgetWarning
-from pytest_bpf.fixtures import MEASURED
 from pytest_bpf.judging.trial import TRIAL
+from pytest_bpf.stash import MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,10 +11,10 @@ from pytest_bpf import options
 from pytest_bpf.budgets import results
 from pytest_bpf.budgets.compare import worth_keeping
 from pytest_bpf.budgets.results import ResultFileError, Results
-from pytest_bpf.fixtures import CLAIM_PROPERTY
 from pytest_bpf.matrix.names import without
 from pytest_bpf.reports.budgets import budget_lines
 from pytest_bpf.reports.formats import FORMATS
+from pytest_bpf.stash import CLAIM_PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

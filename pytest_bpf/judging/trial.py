@@ -9,7 +9,7 @@ import pytest
 
 from pytest_bpf.costs import costs_of
 from pytest_bpf.errors import BpfError, UnavailableError
-from pytest_bpf.fixtures import LOADER
+from pytest_bpf.stash import LOADER
 
 if TYPE_CHECKING:
     from pytest_bpf.budgets.findings import Finding

@@ -21,11 +21,11 @@ from pytest_bpf.costs.figure import METRICS, Figure
 from pytest_bpf.costs.recorded import figures_of
 from pytest_bpf.costs.together import together
 from pytest_bpf.errors import BpfError
-from pytest_bpf.fixtures import MEASURED
 from pytest_bpf.judging.deciding import decide
 from pytest_bpf.judging.trial import TRIAL, Trial, concerned, loaders, objects
 from pytest_bpf.kernel.running import release
 from pytest_bpf.matrix import names
+from pytest_bpf.stash import MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
