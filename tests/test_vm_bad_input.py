@@ -159,9 +159,12 @@ def test_ctrl_c_during_boot_leaves_nothing(kernel: Kernel, tmp_path: Path) -> No
     ) as saving:
         assert saving.stderr
         said = b""
-        while not (said.endswith(b"booting, ") and psutil.Process(saving.pid).children()):
-            said += os.read(saving.stderr.fileno(), 4096)
-        machines = psutil.Process(saving.pid).children()
+        while b"booting, " not in said:
+            more = os.read(saving.stderr.fileno(), 4096)
+            assert more, "it ended before it booted"
+            said += more
+        while not (machines := psutil.Process(saving.pid).children()):
+            assert saving.poll() is None, "it ended without a machine"
         saving.send_signal(signal.SIGINT)
         assert saving.wait(TIMEOUT) == 128 + signal.SIGINT
     assert psutil.wait_procs(machines, timeout=TIMEOUT)[1] == []

@@ -44,6 +44,7 @@ class Opened:
         self.path = path
         self.content = content
         self.setup = setup
+        self._logs: dict[str, ctypes.Array[ctypes.c_char]] = {}
         self.pointer = _open(path, content)
         try:
             found = libbpf.function("bpf_object__btf")(self.pointer)
@@ -55,7 +56,6 @@ class Opened:
             self.types = {
                 n: (self._type(m, "key"), self._type(m, "value")) for n, m in self.maps.items()
             }
-            self._logs: dict[str, ctypes.Array[ctypes.c_char]] = {}
             self._set_up()
         except BaseException:
             self.close()
