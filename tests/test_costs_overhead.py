@@ -174,6 +174,7 @@ def test_what_cannot_be_attached(programs: Callable[..., Program]) -> None:
         overhead(programs("by_tracepoint"), getpid, "syscalls:no_such_thing", seconds=1)
 
 
+@pytest.mark.bpf_requires(program_type="ext")
 def test_a_kind_without_an_empty_program(load: Load) -> None:
     target = load(
         'SEC("xdp") int first(struct xdp_md *ctx) { return 2; }\n'
