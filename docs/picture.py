@@ -1,6 +1,6 @@
 """Run a command in a terminal of its own and draw what it really printed.
 
-    python docs/picture.py docs/demo.svg -- python -m pytest --pyargs bpf_examples --bpf-costs
+    python docs/picture.py docs/demo.svg -- python -m pytest --pyargs bpf_examples.lru --bpf-costs
 
 Needs rich (``pip install rich``). Exits with the command's own code.
 """
