@@ -41,6 +41,11 @@ class Compared(Finding):
         return f"{self.what} {self.summary}"
 
     @property
+    def room(self) -> str:
+        """How much worse is allowed, in words."""
+        return self.allowed.told(METRICS[self.metric].unit)
+
+    @property
     def summary(self) -> str:
         """The same without the name."""
         before, after = self.before.value or 0.0, self.figure.value or 0.0
@@ -80,8 +85,7 @@ class Worse(Compared):
     @property
     def headline(self) -> str:
         """Both figures, by how much, and how much is allowed."""
-        allowed = self.allowed.told(METRICS[self.metric].unit)
-        return f"{super().headline}, where {allowed} is allowed"
+        return f"{super().headline}, where {self.room} is allowed"
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,7 @@ class Uncertain(Compared):
     @property
     def headline(self) -> str:
         """Both figures, and that they do not decide."""
-        allowed = self.allowed.told(METRICS[self.metric].unit)
-        return f"{super().headline}; whether that is more than {allowed} cannot be told"
+        return f"{super().headline}; whether that is more than {self.room} cannot be told"
 
     @property
     def summary(self) -> str:

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 ORDER = ("fail", "warning", "inconclusive", "not measured", "pass")
 """Verdicts, the worst first."""
 
-TOLD = frozenset({"accepted", "better", "new", "elsewhere"})
-"""Kinds of finding that pass and are told all the same, though not one by one when many."""
-
 COUNTED = {
     "within": "{} kept",
     "same": "{} as in the baseline",
