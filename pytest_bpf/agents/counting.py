@@ -93,7 +93,7 @@ def _slice(meter: Meter, batch: Batch) -> Slice:
     spent = 0.0
     for name, program in meter.programs.items():
         reading = batch.programs[name]
-        empty = meter.empty_of(program, batch) or 0.0
+        empty = meter.empty_of(program) or 0.0
         spent += max(0.0, reading.run_time_ns - reading.runs * empty)
     return Slice(batch.seconds, batch.consumer / batch.seconds, spent / (batch.seconds * 1e9))
 

@@ -117,10 +117,14 @@ class Meter:
         empty, reference = (program.per_run() for program in self._fixed)
         return empty, reference
 
-    def empty_of(self, program: Program, batch: Batch) -> float | None:
-        """Return what an empty program, called as ``program`` is, read beside a batch."""
+    def empty_of(self, program: Program) -> float | None:
+        """Return what an empty program reads that is called as ``program`` is.
+
+        It is the least it read beside the batches: what disturbs it would make others cheaper.
+        """
         called = empty_of(program.section)
-        return None if called is None else batch.empty * called / self.instrument.empty
+        read = min(batch.empty for batch in self.batches)
+        return None if called is None else read * called / self.instrument.empty
 
 
 def _between(before: ProgramInfo, after: ProgramInfo) -> Runs:

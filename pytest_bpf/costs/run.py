@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_bpf.costs.figure import NEVER_RAN, Figure, Instrument
@@ -81,14 +81,13 @@ def measure(program: Program, drive: Callable[[], object], *, batches: int = 30)
     readings = [batch.programs[program.name] for batch in meter.batches]
     figures = [reading.per_run for reading in readings]
     lower, middle, upper = quantiles(figures, method="inclusive") if batches > 1 else figures * 3
-    empty = [each for batch in meter.batches if (each := meter.empty_of(program, batch))]
     return RunCost(
         program=program.name,
         unit=meter.instrument.unit,
         per_run=middle,
         lower=lower,
         upper=upper,
-        empty=median(empty) if empty else None,
+        empty=meter.empty_of(program),
         batches=batches,
         runs=sum(reading.runs for reading in readings),
         figure=per_run(meter, program),
@@ -107,12 +106,10 @@ def per_run(meter: Meter, program: Program) -> Figure:
     ran = [batch for batch in meter.batches if batch.programs[program.name].runs]
     if not ran:
         return Figure.missing(metric, subject, NEVER_RAN, how)
-    samples = []
-    for batch in ran:
-        empty = meter.empty_of(program, batch)
-        if empty is None:
-            why = "what an empty program takes that is called in this way cannot be measured here"
-            return Figure.missing(metric, subject, why, how)
-        samples.append(batch.programs[program.name].per_run - empty)
+    empty = meter.empty_of(program)
+    if empty is None:
+        why = "what an empty program takes that is called in this way cannot be measured here"
+        return Figure.missing(metric, subject, why, how)
+    samples = [batch.programs[program.name].per_run - empty for batch in ran]
     reference = () if exact else [batch.reference for batch in ran]
     return figure_of(metric, subject, samples, how, reference)
