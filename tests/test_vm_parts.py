@@ -107,11 +107,12 @@ def test_the_configuration_lies_beside_the_image_or_in_the_tree(tmp_path: Path) 
     assert built.config == tmp_path / ".config"
 
 
-def test_a_kernel_watches_more_closely_where_seconds_are_longer() -> None:
-    assert liveness.parameters(0, exact=False) == {}
-    plain, exact = (liveness.parameters(60, exact=exact) for exact in (False, True))
-    assert (plain["watchdog_thresh"], exact["watchdog_thresh"]) == ("10", "1")
-    assert plain["hung_task_timeout_secs"] == "60"
+def test_a_kernel_watches_no_longer_than_it_can_count() -> None:
+    assert liveness.parameters(0) == {}
+    short, long = map(liveness.parameters, (60, 61))
+    assert (short["watchdog_thresh"], short["softlockup_panic"]) == ("60", "1")
+    assert (long["watchdog_thresh"], long["softlockup_panic"]) == ("60", "0")
+    assert long["hung_task_timeout_secs"] == "61"
 
 
 def test_a_full_memory_is_told_from_other_kills() -> None:

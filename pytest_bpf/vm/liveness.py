@@ -12,21 +12,29 @@ if TYPE_CHECKING:
 PATIENCE = 60
 """Seconds after which a machine that gives no sign of life hangs, if nothing else is asked for."""
 
+LONGEST_WATCH = 60
+"""The greatest ``watchdog_thresh`` of the kernel, in seconds; a CPU is watched for twice that."""
+
+LAST_WORDS = 5.0
+"""Seconds that a kernel gets to say where it hangs."""
+
 OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(\S+\)")
 
 
-def parameters(patience: int, *, exact: bool) -> dict[str, str]:
+def parameters(patience: int) -> dict[str, str]:
     """Return what the guest's kernel is told (``/proc/sys/kernel``), so that it says what hangs.
 
-    It names a program that does not let go of a CPU (a soft lockup) within half of ``patience``,
-    and ends itself when a task waits uninterruptibly for all of it. An ``exact`` machine's seconds
-    are longer than this side's, and so it watches more closely.
+    It ends itself, and says where it is, at an NMI from this side; when a task waits
+    uninterruptibly for ``patience`` seconds; and when one CPU of several is not let go (a soft
+    lockup) for twice as long, if it can count so far.
     """
     if patience <= 0:
         return {}
     return {
         "printk": "5",
-        "watchdog_thresh": str(1 if exact else min(60, max(1, patience // 6))),
+        "unknown_nmi_panic": "1",
+        "watchdog_thresh": str(min(patience, LONGEST_WATCH)),
+        "softlockup_panic": str(int(patience <= LONGEST_WATCH)),
         "hung_task_panic": "1",
         "hung_task_check_interval_secs": str(max(1, patience // 4)),
         "hung_task_timeout_secs": str(patience),
@@ -45,6 +53,7 @@ def until_exit(running: Running, patience: int) -> dict[str, Any]:
         if message and "exit" in message:
             return message
         if asked and not message:
+            running.interrupt(LAST_WORDS)
             raise running.error(f"hangs: it gave no sign of life for {patience} s")
         asked = not message
         if asked:

@@ -101,6 +101,15 @@ class Running:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
 
+    def interrupt(self, timeout: float) -> None:
+        """Give its CPUs an NMI, and wait at most ``timeout`` seconds for qemu to end by it.
+
+        Only for a restored machine, whose qemu has been greeted by `qmp`.
+        """
+        with suppress(OSError):
+            self.sockets["qmp"].sendall(b'{"execute": "inject-nmi"}\n')
+        self.wait(timeout)
+
     def say(self, **message: object) -> None:
         """Send a line to process 1."""
         with suppress(BrokenPipeError, ConnectionResetError):
