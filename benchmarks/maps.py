@@ -26,11 +26,11 @@ from pytest_bpf.objects import Map
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-ROUNDS = 9
-SLOW = 6000
+ROUNDS = 15
+SLOW = 60_000
 """Milliseconds that a way has in all the rounds of a case; it is asked three times at least."""
 
-TURN = 50
+TURN = 500
 """Milliseconds that a way reads on end when it is its turn, up to 100 times."""
 
 HERE = Path(__file__).parent

@@ -143,7 +143,7 @@ def _each(target: int, rows: int, shape: Shape, room: int) -> bytes:
     else:
         code += copy_bytes(9, shape.value_at, 7, shape.value_size, through=1)
     if not shape.indexed:
-        code += dump_checks.check(shape.key_size)
+        code += dump_checks.check(shape.key_size, room)
     return code + read(1, 8, COUNT) + add(1, 1) + write(8, COUNT, 1) + move(0, 0) + leave()
 
 
