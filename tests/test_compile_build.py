@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.compile import Cache, Compiler, compile_source, find
+from pytest_bpf.cache import Cache
+from pytest_bpf.compile import Compiler, compile_source, find
 from pytest_bpf.errors import CompileError, UnavailableError
 from pytest_bpf.kernel import libbpf
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.compile import Cache, compile_source, find
+from pytest_bpf.cache import Cache
+from pytest_bpf.compile import compile_source, find
 from pytest_bpf.errors import UnavailableError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.compile import Cache, Compiled, compile_source, find
+from pytest_bpf.cache import Cache
+from pytest_bpf.compile import Compiled, compile_source, find
 from pytest_bpf.compile.headers import parse_dependencies
 
 if TYPE_CHECKING:
@@ -238,7 +239,8 @@ def test_a_header_that_changes_during_the_compilation(project: Project) -> None:
 PARALLEL = """
 import sys
 from pathlib import Path
-from pytest_bpf.compile import Cache, compile_source
+from pytest_bpf.cache import Cache
+from pytest_bpf.compile import compile_source
 sys.stdin.read()
 compiled = compile_source(Path("p.bpf.c"), cache=Cache(Path("cache")))
 print(compiled.cached, compiled.object.name)

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 import pytest
 
-from pytest_bpf.compile import Cache, Compiler, compile_source, find
+from pytest_bpf.cache import Cache
+from pytest_bpf.compile import Compiler, compile_source, find
 from pytest_bpf.errors import CompileError
 
 
@@ -146,7 +147,8 @@ def test_an_interrupted_compilation(compiler: Compiler, folder: Path) -> None:
     slow = wrapped(compiler, folder, f"exec 9>{folder}/held; echo >&9; sleep 1000; true")
     code = (
         "from pathlib import Path\n"
-        "from pytest_bpf.compile import Cache, Compiler, compile_source\n"
+        "from pytest_bpf.cache import Cache\n"
+        "from pytest_bpf.compile import Compiler, compile_source\n"
         f"compile_source('int x;\\n', compiler={slow!r}, cache=Cache(Path('c').absolute()))\n"
     )
     with (

@@ -19,7 +19,7 @@ import pytest
 
 import pytest_bpf
 from pytest_bpf import hookspecs, plugin
-from pytest_bpf.compile import open_cache
+from pytest_bpf.cache import open_cache
 from pytest_bpf.kernel.features import ATTACH_KINDS
 from pytest_bpf.requirements import Requirements
 

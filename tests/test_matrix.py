@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.compile import elsewhere, open_cache
+from pytest_bpf.cache import open_cache
+from pytest_bpf.compile import elsewhere
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import vmlinux_h
 from pytest_bpf.matrix.names import without
@@ -264,7 +265,7 @@ def test_a_hang_fails_its_test_and_the_rest_still_runs(
         [
             f"worker '{release}' crashed while running '*::test_endless_program[[]{release}[]]'",
             "pytest-bpf: the virtual machine hangs: it gave no sign of life for 4 s; *",
-            "*watchdog: BUG: soft lockup *",
+            "*Kernel panic - not syncing: NMI: Not continuing",
             "*bpf_prog_*_outer*",
             "worker * crashed while running '*::test_waits_for_ever[[]*",
             "*INFO: task * blocked for more than 4 seconds.",

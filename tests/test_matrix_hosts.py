@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.compile import open_cache
+from pytest_bpf.cache import open_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

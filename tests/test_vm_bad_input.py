@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pytest_bpf.compile import open_cache
+from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.vm import kernels, modules, qemu
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.compile import Cache, find
+from pytest_bpf.cache import Cache
+from pytest_bpf.compile import find
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import vmlinux_h
 

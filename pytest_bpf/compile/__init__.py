@@ -8,7 +8,6 @@ PosixPath('/home/me/.cache/pytest-bpf/objects/count-8c2f0a5d1e3b4f67.bpf.o')
 from __future__ import annotations
 
 from pytest_bpf.compile.build import Compiled, compile_source
-from pytest_bpf.compile.cache import Cache, open_cache
 from pytest_bpf.compile.compilers import Compiler, find
 
-__all__ = ["Cache", "Compiled", "Compiler", "compile_source", "find", "open_cache"]
+__all__ = ["Compiled", "Compiler", "compile_source", "find"]

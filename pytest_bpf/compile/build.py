@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.compile.cache import Cache, digest, open_cache
+from pytest_bpf.cache import Cache, digest, open_cache
 from pytest_bpf.compile.command import Task, plan, system_folders
 from pytest_bpf.compile.compilers import Compiler, find
 from pytest_bpf.compile.diagnostics import failure, missing_header, relative_to_here

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import digest
+from pytest_bpf.cache import digest
 from pytest_bpf.errors import CompileError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import Cache, digest, open_cache
+from pytest_bpf.cache import Cache, digest, open_cache
 from pytest_bpf.errors import UnavailableError, near_matches
 
 if TYPE_CHECKING:

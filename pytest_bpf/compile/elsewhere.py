@@ -12,8 +12,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpf.cache import open_cache
 from pytest_bpf.compile.build import Compiled, compile_source
-from pytest_bpf.compile.cache import open_cache
 from pytest_bpf.compile.compilers import Compiler
 from pytest_bpf.errors import BpfError, CompileError, UnavailableError
 from pytest_bpf.kernel import vmlinux_h

@@ -9,13 +9,13 @@ from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import used
+from pytest_bpf.cache import used
 from pytest_bpf.compile.headers import Header, recheck
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_bpf.compile.cache import Cache
+    from pytest_bpf.cache import Cache
 
 
 @dataclass(frozen=True)

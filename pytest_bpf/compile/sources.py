@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import Cache, digest, used
+from pytest_bpf.cache import Cache, digest, used
 from pytest_bpf.compile.diagnostics import relative_to_here
 from pytest_bpf.errors import CompileError, near_matches
 

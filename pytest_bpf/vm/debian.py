@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import open_cache
+from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.vm.kernel import cache_folder, in_root
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import open_cache
+from pytest_bpf.cache import open_cache
 from pytest_bpf.vm import image
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.cache import digest, open_cache
+from pytest_bpf.cache import digest, open_cache
 from pytest_bpf.vm import initramfs, qemu
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.compile.cache import open_cache
+from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError
 from pytest_bpf.vm import image, initramfs, kernels, python, qemu
 from pytest_bpf.vm.guest import init

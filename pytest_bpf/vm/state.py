@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_bpf.compile.cache import open_cache, used
+from pytest_bpf.cache import open_cache, used
 from pytest_bpf.errors import BpfError
 from pytest_bpf.vm import python, qemu, saving
 from pytest_bpf.vm.machine import MachineError, Running
