@@ -26,6 +26,9 @@ SPEAK = "import pytest; print('up', flush=True); input()"
 TEST = "import os\ndef test_kernel():\n    assert os.uname().release == {release!r}\n"
 
 LINE, SESSION = "first line of Python, pytest imported", "session of one test"
+QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+"""Hypothesis is here for our own tests, and its plugin takes half a second of every session."""
+
 TIME, CPU, RESIDENT, SHARE = "s", "CPU s", "MB resident", "MB proportional"
 GOALS = {(LINE, TIME): 0.6, (SESSION, TIME): 2.5, (LINE, RESIDENT): 200.0}
 
@@ -86,7 +89,7 @@ def _line(*options: str) -> Laps:
 
 def _session(folder: Path, option: str) -> Laps:
     """Time a pytest session from its start to its end."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", option]
+    command = [sys.executable, "-m", "pytest", "-q", *QUIET, option]
     laps, timer = Laps(), Laps()
     before = _used()
     with timer.time(TIME):

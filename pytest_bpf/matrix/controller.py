@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf import __version__
-from pytest_bpf.matrix import hosts
+from pytest_bpf.matrix import hosts, saving
 from pytest_bpf.matrix.names import without
 
 if TYPE_CHECKING:
@@ -86,8 +86,11 @@ class Controller:
         how = " ".join(next((k.machine for k in self._chosen if k.is_virtual), ()))
         return f"bpf: pytest-bpf {__version__}, kernels {names}{how and f' ({how})'}"
 
-    def pytest_xdist_setupnodes(self, specs: Sequence[execnet.XSpec]) -> None:
-        """Give each worker its machine's command."""
+    def pytest_xdist_setupnodes(
+        self, config: pytest.Config, specs: Sequence[execnet.XSpec]
+    ) -> None:
+        """Give each worker its machine's command, when the saved machines are there."""
+        saving.finish(config)
         for number, spec in enumerate(specs):
             kernel = self._kernels[str(spec.bpf_kernel)]
             if kernel.is_virtual:

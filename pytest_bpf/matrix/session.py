@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +11,7 @@ import pytest
 
 from pytest_bpf import options
 from pytest_bpf.errors import BpfError
-from pytest_bpf.matrix import hosts, names
+from pytest_bpf.matrix import hosts, names, saving
 from pytest_bpf.matrix.controller import HOST, Chosen, Controller
 from pytest_bpf.matrix.lost import Lost
 from pytest_bpf.vm import NO_MACHINE
@@ -35,7 +32,7 @@ CHOSEN = pytest.StashKey[list[Chosen]]()
 
 
 def prepare(config: pytest.Config) -> None:
-    """Find the kernels and their saved machines, and tell pytest-xdist of one worker for each.
+    """Find the kernels, begin with their machines, and tell pytest-xdist of one worker for each.
 
     ``-n N`` means N workers a kernel. Raises `pytest.UsageError` in one sentence for what is
     missing.
@@ -61,7 +58,7 @@ def prepare(config: pytest.Config) -> None:
         return
     for kernel in chosen:
         if kernel.is_virtual:
-            _save(config, kernel)
+            saving.begin(config, kernel.name, kernel.command)
     count = _workers(config)
     option.px = [hosts.gateway(k.choice, k.name) for k in chosen if k.is_elsewhere]
     option.tx = [kernel.worker(number) for kernel in chosen for number in range(count)]
@@ -126,25 +123,6 @@ def _found_one(choice: str) -> Kernel | str:
     from pytest_bpf.vm import kernels
 
     return kernels.find(choice) or HOST
-
-
-def _save(config: pytest.Config, kernel: Chosen) -> None:
-    """Make a saved machine when there is none, its progress on the terminal."""
-    with ExitStack() as stack:
-        if capture := config.pluginmanager.getplugin("capturemanager"):
-            stack.enter_context(capture.global_and_fixture_disabled())
-        process = stack.enter_context(
-            subprocess.Popen([*kernel.command, "--save"], stderr=subprocess.PIPE)
-        )
-        assert process.stderr
-        said = b""
-        while data := os.read(process.stderr.fileno(), 4096):
-            said += data
-            sys.stderr.buffer.write(data)
-            sys.stderr.flush()
-    if process.returncode:
-        last = said.decode(errors="replace").strip().rpartition("pytest-bpf: ")[2]
-        raise pytest.UsageError(f"no machine with kernel {kernel.name}: {last}")
 
 
 def _workers(config: pytest.Config) -> int:

@@ -1,0 +1,46 @@
+"""The machines' saved states: made while pytest starts, awaited before the workers do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SAVING = pytest.StashKey["dict[str, subprocess.Popen[bytes]]"]()
+"""The process that sees to the state of each kernel, by the kernel's name."""
+
+
+def begin(config: pytest.Config, name: str, command: Sequence[str]) -> None:
+    """Start making the saved machine of a kernel, if there is none; ``command`` runs one."""
+    process = subprocess.Popen([*command, "--save"], stderr=subprocess.PIPE)
+    config.add_cleanup(lambda: _end(process))
+    config.stash.setdefault(SAVING, {})[name] = process
+
+
+def finish(config: pytest.Config) -> None:
+    """Wait until all are there, their progress on the terminal; `pytest.UsageError` without one."""
+    with ExitStack() as stack:
+        if capture := config.pluginmanager.getplugin("capturemanager"):
+            stack.enter_context(capture.global_and_fixture_disabled())
+        for name, process in config.stash.get(SAVING, {}).items():
+            assert process.stderr
+            said = b""
+            while data := os.read(process.stderr.fileno(), 4096):
+                said += data
+                sys.stderr.buffer.write(data)
+                sys.stderr.flush()
+            if process.wait():
+                last = said.decode(errors="replace").strip().rpartition("pytest-bpf: ")[2]
+                raise pytest.UsageError(f"no machine with kernel {name}: {last}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
