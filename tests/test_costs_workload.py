@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -196,11 +197,85 @@ def test_a_loss_that_nobody_counts(obj: Object) -> None:
     assert "was full, so events may be lost" in loss.why_not
 
 
+LATE = """
+struct event { __u64 at; };
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096);
+         __type(value, struct event); } ring SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY); __type(key, __u32);
+         __type(value, struct event); } perf SEC(".maps");
+SEC("raw_tp") int put(void *ctx) {
+    struct event e = { .at = bpf_ktime_get_ns() };
+    bpf_perf_event_output(ctx, &perf, BPF_F_CURRENT_CPU, &e, sizeof(e));
+    return bpf_ringbuf_output(&ring, &e, sizeof(e), 0);
+}
+"""
+
+
+def test_the_latency_of_what_is_read_meanwhile(load: Load) -> None:
+    """By either way of reading, by a reader that was there before and one that comes later."""
+    obj = load(LATE)
+    put, ring = obj.programs["put"], obj.maps["ring"]
+    before = ring.events()
+    put.test_run()
+    before.read(1)
+    with costs_of(obj, latency={"ring": "at"}) as span:
+        put.test_run()
+        put.test_run()
+        before.read(2)
+        put.test_run()
+        time.sleep(0.03)
+        ring.events(every=1.0).read_array(1)
+    put.test_run()
+    ring.events(every=1.0).read(1)
+    found = span.costs.events["ring"].latency
+    assert found is not None
+    assert found.count == 3
+    assert found.max > 30_000_000 > found.p50
+    assert figures(span.costs.figures())["latency_max", "map ring"].value == found.max
+
+
+def test_the_latency_of_each_buffer_that_is_read(load: Load) -> None:
+    obj = load(LATE)
+    reader = obj.maps["perf"].events()
+
+    def work() -> None:
+        obj.programs["put"].test_run()
+        reader.read(1)
+
+    costs = costs_of(obj, work, rounds=4, latency="at")
+    assert list(costs.events) == ["perf"]
+    assert costs.events["perf"].latency.count == 4  # type: ignore[union-attr]
+
+
+def test_no_event_has_no_latency(load: Load) -> None:
+    obj = load(LATE)
+    obj.maps["ring"].events()
+    costs = costs_of(obj, obj.programs["put"].test_run, rounds=1, latency="at")
+    assert costs.events["ring"].latency is None
+    assert not [figure for figure in costs.figures() if figure.metric.startswith("latency")]
+
+
+def test_a_stamp_that_is_none(load: Load) -> None:
+    obj = load(LATE)
+    with pytest.raises(UnknownNameError, match="did you mean 'ring'"):
+        costs_of(obj, latency={"rign": "at"})
+    reader = obj.maps["ring"].events()
+
+    def work() -> None:
+        obj.programs["put"].test_run()
+        reader.read(1)
+
+    with pytest.raises(BpfError, match="no latency by the stamp 'when'"):
+        costs_of(obj, work, latency="when")
+
+
 def test_variables_that_are_not_there(obj: Object) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'dropped'"):
         costs_of(obj, lost="droped")
     with pytest.raises(UnknownNameError, match="did you mean 'events'"):
         costs_of(obj, lost={"event": "dropped"})
+    with pytest.raises(BpfError, match="'table' is a hash: it has no events"):
+        costs_of(obj, lost={"table": "dropped"})
 
 
 def test_no_round_at_all(obj: Object) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_bpf.costs.latency import latency_of
 from pytest_bpf.costs.workload import EventCosts
-from pytest_bpf.errors import MapError
+from pytest_bpf.errors import BpfError, MapError
 
 if TYPE_CHECKING:
-    from pytest_bpf.objects import Map, Object
+    from collections.abc import Iterator
+
+    from pytest_bpf.objects import EventArray, Map, Object
+
+BUFFERS = {"ringbuf", "perf_event_array"}
 
 
 class _Counts(NamedTuple):
@@ -22,23 +28,33 @@ class Flow:
     """Counts the events of an object's ring and perf buffers that have a reader.
 
     ``lost`` names the global variable, or by map the variables, in which the programs count what
-    found no room. One that has no reader at the beginning counts from when it has one.
+    found no room; ``stamps`` the member, or by map the members, that have an event's time. One
+    that has no reader at the beginning counts from when it has one.
     """
 
-    def __init__(self, obj: Object, lost: str | dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        obj: Object,
+        lost: str | dict[str, str] | None,
+        stamps: str | dict[str, str] | None,
+    ) -> None:
         self._obj = obj
         self._before: dict[str, _Counts] = {}
-        buffers = {n: m for n, m in obj.maps.items() if m.type in {"ringbuf", "perf_event_array"}}
-        self._maps = buffers
-        by_map = dict.fromkeys(buffers, lost) if isinstance(lost, str) else lost or {}
-        for name, variable in by_map.items():
-            obj.maps[name]
+        self._maps = {name: of for name, of in obj.maps.items() if of.type in BUFFERS}
+        self._variables = self._by_map(lost)
+        self._stamps = self._by_map(stamps)
+        self._read: dict[str, list[EventArray]] = {name: [] for name in self._stamps}
+        for variable in self._variables.values():
             obj.globals[variable]
-        self._variables = by_map
 
-    def begin(self) -> None:
-        """Remember what was counted before."""
-        self._before = {name: self._counts(of) for name, of in self._maps.items()}
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        """Remember what was counted before, and see what is read until the ``with`` ends."""
+        with ExitStack() as stack:
+            for name, read in self._read.items():
+                stack.enter_context(self._maps[name].watching(read.append))
+            self._before = {name: self._counts(of) for name, of in self._maps.items()}
+            yield
 
     def end(self, seconds: float) -> dict[str, EventCosts]:
         """Return what was counted since, by map; those without a reader are not among them."""
@@ -55,7 +71,9 @@ class Flow:
             lost = after.lost - before.lost
         pending = after.pending - before.pending
         delivered = after.consumed - before.consumed
-        return EventCosts(name, seconds, delivered, pending, lost, after.why_not)
+        read = [events for events in self._read.get(name, ()) if len(events)]
+        delays = latency_of(read, self._stamps[name]) if read else None
+        return EventCosts(name, seconds, delivered, pending, lost, after.why_not, delays)
 
     def _counts(self, of: Map) -> _Counts:
         if of.reader is None:
@@ -67,6 +85,15 @@ class Flow:
         except MapError as error:
             return _Counts(of.reader.consumed, pending, None, str(error))
         return _Counts(of.reader.consumed, pending, lost)
+
+    def _by_map(self, given: str | dict[str, str] | None) -> dict[str, str]:
+        """Return what was given for each buffer; raise for a map that is none."""
+        if isinstance(given, str):
+            return dict.fromkeys(self._maps, given)
+        for name in given or {}:
+            if self._obj.maps[name].type not in BUFFERS:
+                raise BpfError(f"map {name!r} is a {self._obj.maps[name].type}: it has no events")
+        return given or {}
 
     def _counted(self, of: Map) -> int:
         """Return what the program's own variable says, 0 without one."""

@@ -10,6 +10,8 @@ from pytest_bpf.costs.figure import Figure
 from pytest_bpf.errors import BpfError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
 
     from pytest_bpf.objects import EventArray, EventList
@@ -92,15 +94,22 @@ def latency(events: EventList | EventArray, stamp: str) -> Latency:
     The program sets it to ``bpf_ktime_get_ns()``, which is Python's ``time.monotonic_ns()``.
     Raises `BpfError` when there is no event, no such member, or when the member is no such time.
     """
+    return latency_of([events], stamp)
+
+
+def latency_of(several: Iterable[EventList | EventArray], stamp: str) -> Latency:
+    """Return the same of the events of several readings together."""
     import numpy as np  # noqa: PLC0415 (90 ms, and only for whoever measures)
 
-    if not len(events):
+    read_events = [events for events in several if len(events)]
+    if not read_events:
         raise BpfError("there is no latency of no events: none was read")
-    stamps = np.array(_stamps(events, stamp), np.int64)
-    counts = [reading.events for reading in events.readings]
+    stamps = np.concatenate([np.array(_stamps(events, stamp), np.int64) for events in read_events])
+    readings = [reading for events in read_events for reading in events.readings]
+    counts = [reading.events for reading in readings]
     asleep, woken, read = (
         np.repeat(np.array(times, np.int64), counts)
-        for times in zip(*((r.asleep, r.woken, r.read) for r in events.readings), strict=True)
+        for times in zip(*((r.asleep, r.woken, r.read) for r in readings), strict=True)
     )
     whole = read - stamps
     wrong = np.flatnonzero((stamps <= 0) | (whole < 0))

@@ -33,8 +33,10 @@ class Span:
 
     ``consumer`` is the process or the thread that consumes the events. ``lost`` names the global
     variable, or by map the variables, in which the programs count the events that found no room:
-    the kernel counts none for a ring buffer. ``speed`` names the maps of which a look-up and an
-    update are to be timed too, after the end (`map_speed`).
+    the kernel counts none for a ring buffer. ``latency`` names the member, or by map the members,
+    into which the programs put `latency`'s stamp; of the events that are read meanwhile it is
+    measured too. ``speed`` names the maps of which a look-up and an update are to be timed, after
+    the end (`map_speed`).
 
     The block is one batch; `batch` ends one within it, and with some of them the times have
     intervals. Raises `BpfError` for a consumer that does not run, `UnavailableError` where the
@@ -47,11 +49,12 @@ class Span:
         *,
         consumer: Consuming | None = None,
         lost: str | dict[str, str] | None = None,
+        latency: str | dict[str, str] | None = None,
         speed: Iterable[str] = (),
     ) -> None:
         self._obj = obj
         self._consumer = Consumer.of(consumer) if consumer is not None else None
-        self._flow = Flow(obj, lost)
+        self._flow = Flow(obj, lost, latency)
         self._speed = {name: obj.maps[name] for name in speed}
         spent = self._consumer.cpu_seconds if self._consumer else lambda: 0.0
         self._meter = Meter(obj.programs, spent)
@@ -76,7 +79,7 @@ class Span:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._meter)
-            self._flow.begin()
+            stack.enter_context(self._flow.begin())
             self._meter.begin()
             self._stack = stack.pop_all()
         return self
@@ -136,7 +139,7 @@ class Span:
     def _time(self, program: Program, batch: Batch) -> float:
         """Return the ns that a program ran in a batch, without what measuring adds."""
         counted = batch.programs[program.name]
-        empty = self._meter.empty_of(program, batch) or 0.0
+        empty = self._meter.empty_of(program) or 0.0
         return max(0.0, counted.run_time_ns - counted.runs * empty)
 
     def _all(self, batch: Batch) -> float:
@@ -154,6 +157,7 @@ class Wishes(TypedDict, total=False):
 
     consumer: Consuming | None
     lost: str | dict[str, str] | None
+    latency: str | dict[str, str] | None
     speed: Iterable[str]
 
 
@@ -184,7 +188,7 @@ def costs_of(
 
     Without a workload it is a `Span`: ``with costs_of(obj) as span: ...``, then ``span.costs``. The
     programs are measured as they are attached. Let a round make about a hundred runs. ``consumer``,
-    ``lost`` and ``speed`` are explained at `Span`.
+    ``lost``, ``latency`` and ``speed`` are explained at `Span`.
     """
     span = Span(obj, **wishes)
     if workload is None:

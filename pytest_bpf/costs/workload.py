@@ -10,6 +10,7 @@ from pytest_bpf.costs.figure import Figure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_bpf.costs.latency import Latency
     from pytest_bpf.costs.map_memory import MapMemory
     from pytest_bpf.costs.map_speed import MapSpeed
     from pytest_bpf.objects import VerifierStats
@@ -77,7 +78,8 @@ class EventCosts:
     """What came of the events of one ring or perf buffer in ``seconds``.
 
     ``generated`` is ``delivered`` and ``lost`` and what is still ``pending``. ``lost``, and so
-    ``generated``, is None where nobody counted them, and ``why_not`` says why.
+    ``generated``, is None where nobody counted them, and ``why_not`` says why. ``latency`` is that
+    of the events that were delivered, where it was asked for and there were some.
     """
 
     map: str
@@ -86,6 +88,7 @@ class EventCosts:
     pending: int
     lost: int | None
     why_not: str = ""
+    latency: Latency | None = None
 
     @property
     def generated(self) -> int | None:
@@ -100,19 +103,20 @@ class EventCosts:
         return self.lost / self.generated if self.generated else 0.0
 
     def figures(self) -> tuple[Figure, ...]:
-        """Return ``events``, ``loss`` and ``events_per_second`` of ``"map NAME"``."""
+        """Return ``events``, ``loss``, ``events_per_second``, and the latency's, of a map."""
         subject, rate = f"map {self.map}", self.delivered / self.seconds
-        measured = Figure("events_per_second", subject, rate, None, None, "clock")
+        measured = [Figure("events_per_second", subject, rate, None, None, "clock")]
+        measured += self.latency.figures(subject) if self.latency else ()
         if self.generated is None or self.loss is None:
             return (
                 Figure.missing("events", subject, self.why_not, "kernel"),
                 Figure.missing("loss", subject, self.why_not, "kernel"),
-                measured,
+                *measured,
             )
         return (
             Figure.certain("events", subject, self.generated, "kernel"),
             Figure.certain("loss", subject, self.loss, "kernel"),
-            measured,
+            *measured,
         )
 
 

@@ -11,7 +11,7 @@ from pytest_bpf.kernel.c_types import Array, Struct
 from pytest_bpf.kernel.decoding import decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -40,7 +40,7 @@ class EventList(list[Any]):
         events: Iterable[Any],
         name: str,
         lost: int | None,
-        readings: tuple[Reading, ...] = (),
+        readings: Sequence[Reading] = (),
     ) -> None:
         super().__init__(events)
         self.readings = readings
@@ -66,7 +66,7 @@ class EventArray:
         of: Type | None,
         name: str,
         lost: int | None,
-        readings: tuple[Reading, ...] = (),
+        readings: Sequence[Reading] = (),
     ) -> None:
         self.readings = readings
         self._records = records

@@ -13,7 +13,7 @@ from pytest_bpf.kernel.values import spelled
 from pytest_bpf.objects.event_values import EventArray, EventList, Reading, known, shortest, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_bpf.kernel.taken import Batch, Records
 
@@ -52,6 +52,7 @@ class Events:
         *,
         every: float | None = None,
         failed: Callable[[], int] | None = None,
+        watchers: Sequence[Callable[[EventArray], object]] = (),
     ) -> None:
         if failed is not None and not callable(failed):
             buffer.close()
@@ -61,6 +62,7 @@ class Events:
         self._type = of
         self._every = every
         self._failed = failed
+        self._watchers = watchers
         self._using = threading.Lock()
         self._ended: tuple[int | None, int] | None = None
         self.consumed = 0
@@ -185,6 +187,8 @@ class Events:
             if len(new):
                 batches += drained
                 readings.append(Reading(len(new), *(slept or (now, now)), now))
+                for watcher in self._watchers:
+                    watcher(EventArray(new, self._type, self._name, lost, readings[-1:]))
             left = deadline - time.monotonic()
             if enough(total, new) or left <= 0:
                 return Records(batches), tuple(readings), lost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import MapError
@@ -18,8 +19,9 @@ from pytest_bpf.objects.reading import Reader
 from pytest_bpf.objects.whole_map import ABSENT, EVENT_MAPS, QUEUES, WholeMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from pytest_bpf.objects.event_values import EventArray
     from pytest_bpf.objects.events import Buffer
 
 
@@ -50,6 +52,7 @@ class Map(WholeMap):
         self._btf = btf
         self._release: Callable[[], object] | None = None
         self._reader: Events | None = None
+        self._watchers: list[Callable[[EventArray], object]] = []
         self._reader_options: tuple[Any, ...] = ()
         self.name = name or info.name.decode()
         self.layout = layout(self.name, info, key, value)
@@ -227,7 +230,9 @@ class Map(WholeMap):
                 return self._reader
             self._reader.close()
         buffer = self._buffer(of, every, size)
-        self._reader = Events(self.name, buffer, of, every=every, failed=failed)
+        self._reader = Events(
+            self.name, buffer, of, every=every, failed=failed, watchers=self._watchers
+        )
         self._reader_options = asked
         return self._reader
 
@@ -235,6 +240,15 @@ class Map(WholeMap):
     def reader(self) -> Events | None:
         """The reader that `events` gave last, if it did, open or closed."""
         return self._reader
+
+    @contextmanager
+    def watching(self, watcher: Callable[[EventArray], object]) -> Iterator[None]:
+        """Have ``watcher`` called with the events of each reading, until the ``with`` ends."""
+        self._watchers.append(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.remove(watcher)
 
     def freeze(self) -> None:
         """Forbid further changes from user space, for good (``BPF_MAP_FREEZE``)."""
