@@ -341,6 +341,29 @@ def test_a_guest_knows_its_configuration_and_has_what_was_asked_for(
     )
 
 
+def test_a_cpu_that_hangs_is_named_while_the_other_lives(
+    session: pytest.Pytester, release: str
+) -> None:
+    session.makepyfile(
+        f"""
+        def test_endless_program(bpf):
+            bpf.load({ENDLESS!r}, name="endless").programs["endless"].test_run(bytes(64))
+
+        def test_after(): pass
+        """
+    )
+    options = ("--bpf-kernel", "debian", "--bpf-cpus=2", "--bpf-hang-timeout", "6")
+    result = run(session, *options)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            f"worker '{release}' crashed while running '*::test_endless_program[[]{release}[]]'",
+            "*Kernel panic - not syncing: softlockup: hung tasks",
+            "*bpf_prog_*_outer*",
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [

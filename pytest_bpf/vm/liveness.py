@@ -21,24 +21,26 @@ LAST_WORDS = 5.0
 OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(\S+\)")
 
 
-def parameters(patience: int) -> dict[str, str]:
+def parameters(patience: int, cpus: int) -> dict[str, str]:
     """Return what the guest's kernel is told (``/proc/sys/kernel``), so that it says what hangs.
 
     It ends itself, and says where it is, at an NMI from this side; when a task waits
-    uninterruptibly for ``patience`` seconds; and when one CPU of several is not let go (a soft
-    lockup) for twice as long, if it can count so far.
+    uninterruptibly for ``patience`` seconds; and before that when one CPU of several is not let go
+    (a soft lockup), as the others go on answering this side.
     """
     if patience <= 0:
         return {}
-    return {
+    found = {
         "printk": "5",
         "unknown_nmi_panic": "1",
-        "watchdog_thresh": str(min(patience, LONGEST_WATCH)),
-        "softlockup_panic": str(int(patience <= LONGEST_WATCH)),
         "hung_task_panic": "1",
         "hung_task_check_interval_secs": str(max(1, patience // 4)),
         "hung_task_timeout_secs": str(patience),
     }
+    watched = max(1, patience // 3)
+    if cpus > 1 and watched <= LONGEST_WATCH:
+        found |= {"watchdog_thresh": str(watched), "softlockup_panic": "1"}
+    return found
 
 
 def until_exit(running: Running, patience: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def start(
         raise BpfError(f"{len(folders)} writable folders; a machine has {qemu.WRITABLE} at most")
     path = _path()
     request = _request(machine, command, path, folders)
-    request["parameters"] = liveness.parameters(patience)
+    request["parameters"] = liveness.parameters(patience, machine.cpus)
     try:
         return _given(state.opened(machine, path), request, folders)
     except MachineError as error:
