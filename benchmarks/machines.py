@@ -90,11 +90,12 @@ def _line(*options: str) -> Laps:
 def _session(folder: Path, option: str) -> Laps:
     """Time a pytest session from its start to its end."""
     command = [sys.executable, "-m", "pytest", "-q", *QUIET, option]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     laps, timer = Laps(), Laps()
     before = _used()
     with timer.time(TIME):
         done = subprocess.run(
-            command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
     laps[TIME] = timer[TIME] / 1000
     laps[CPU] = _used() - before
