@@ -280,7 +280,9 @@ def test_what_came_before_does_not_count(ends: tuple[Namespace, Namespace]) -> N
     slow_down(left, left.iface.ifindex)
     left.traffic.udp(to=right, count=50, size=500)
     with Drops([left, right]) as drops:
-        assert drops.qdiscs["left", "veth0", "tbf"] == QdiscDrops()
+        before = drops.qdiscs["left", "veth0", "tbf"]
+        assert before.drops == 0
+        assert before.overlimits < 40, "a few packets still wait for their turn"
         assert drops.total == 0
 
 

@@ -26,7 +26,7 @@ TWINS = {"run_time": "instructions", "instructions": "run_time"}
 
 _EVENTS = "no ring or perf buffer was read"
 _NOTHING = "nothing in this test measures it"
-_LATENCY = f"{_NOTHING}; give bpf_budget what pytest_bpf.latency returns"
+_LATENCY = f"{_NOTHING}; name the member that has an event's time by bpf_costs(..., latency=)"
 _SPEED = f"{_NOTHING}; give bpf_budget what pytest_bpf.map_speed returns"
 
 HOW = {

@@ -40,8 +40,7 @@ int hash_update(void *ctx)
     return 0;
 }
 
-SEC("tracepoint/syscalls/sys_enter_getpid")
-int per_cpu(void *ctx)
+static __always_inline int per_cpu_body(void)
 {
     __u32 zero = 0;
     __u64 *value = bpf_map_lookup_elem(&counts, &zero);
@@ -49,6 +48,24 @@ int per_cpu(void *ctx)
     if (value)
         (*value)++;
     return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_getpid")
+int per_cpu(void *ctx)
+{
+    return per_cpu_body();
+}
+
+SEC("fentry/vfs_statfs")
+int per_cpu_fentry(void *ctx)
+{
+    return per_cpu_body();
+}
+
+SEC("fexit/vfs_statfs")
+int per_cpu_fexit(void *ctx)
+{
+    return per_cpu_body();
 }
 
 SEC("kprobe/__x64_sys_getpid")

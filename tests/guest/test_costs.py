@@ -15,7 +15,7 @@ from pytest_bpf.kernel.running import kernel_version
 from tests.guest.figures import FRAME, SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_bpf import Figure, Object
 
@@ -28,6 +28,7 @@ ADDING = ("plus_0", "plus_1", "plus_50")
 @pytest.fixture(scope="module")
 def obj() -> Iterator[Object]:
     programs = [*EMPTY, *ADDING, "hash_update", "per_cpu", "ring_write", "empty_fentry"]
+    programs += ["per_cpu_fentry", "per_cpu_fexit"]
     with Loader() as bpf:
         yield bpf.load(SOURCE, programs=programs)
 
@@ -81,9 +82,24 @@ def test_memory_that_this_kernel_does_not_tell(obj: Object) -> None:
     assert obj.maps["table"].memlock < table.total / 3
 
 
-@pytest.mark.parametrize("name", ["hash_update", "per_cpu"])
-def test_overhead_by_kprobe_and_tracepoint(obj: Object, name: str) -> None:
-    found = overhead(obj.programs[name], partial(Syscalls().getpid, 50), seconds=1.0)
+def look_at_the_root() -> None:
+    for _ in range(50):
+        os.statvfs("/")
+
+
+@pytest.mark.parametrize(
+    ("name", "workload"),
+    [
+        ("hash_update", partial(Syscalls().getpid, 50)),
+        ("per_cpu", partial(Syscalls().getpid, 50)),
+        ("per_cpu_fentry", look_at_the_root),
+        ("per_cpu_fexit", look_at_the_root),
+    ],
+)
+def test_overhead_by_each_kind_of_hook(
+    obj: Object, name: str, workload: Callable[[], object]
+) -> None:
+    found = overhead(obj.programs[name], workload, seconds=1.0)
     assert found.slow_down.value > found.program.value > 0
     assert found.hook.value > 0
     assert {figure.instrument for figure in found.figures()} == {"exact"}
