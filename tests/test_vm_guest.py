@@ -69,6 +69,11 @@ def test_the_kinds_of_program(request: pytest.FixtureRequest, options: tuple[str
 
 
 @pytest.mark.usefixtures("_machine")
+def test_maps_and_events_in_bulk(request: pytest.FixtureRequest) -> None:
+    assert in_a_machine(request, "tests/guest/test_bulk.py") > 7
+
+
+@pytest.mark.usefixtures("_machine")
 def test_exact_figures(request: pytest.FixtureRequest) -> None:
     assert in_a_machine(request, "tests/guest/test_exact.py", "--exact") > 4
 
