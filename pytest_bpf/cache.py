@@ -56,8 +56,11 @@ class Cache:
         """Make a folder that is gone afterwards, on the cache's own file system."""
         with _writing(self.folder):
             made = tempfile.TemporaryDirectory(dir=self.path("tmp", "x").parent)
-        with made as folder:
-            yield Path(folder)
+        try:
+            with made as folder:
+                yield Path(folder)
+        finally:
+            shutil.rmtree(made.name, ignore_errors=True)  # Ctrl-C may come as it goes
 
     def adopt(self, fresh: Path, *parts: str) -> Path:
         """Move a finished file of a `workspace` to its place, and return its path there."""

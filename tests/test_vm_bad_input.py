@@ -95,6 +95,36 @@ def build_tree(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path
     return tree
 
 
+def test_an_interruption_while_a_machine_is_saved_leaves_nothing(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    (tmp_path / "test_x.py").write_text("def test_x(): pass\n")
+    command = [sys.executable, "-m", "pytest", "--bpf-kernel", str(kernel.image)]
+    environment = os.environ | cached_in(tmp_path / "cache")
+    with subprocess.Popen(
+        [*command, "-p", "no:cacheprovider", "-p", "no:randomly"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stderr
+        said = ""
+        while "booting" not in said:
+            character = process.stderr.read(1)
+            assert character, said
+            said += character
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert not [child for child in children if child.is_running()]
+    assert not list((tmp_path / "cache" / "tmp").iterdir())
+
+
 def test_a_build_tree_runs(kernel: Kernel, build_tree: Path) -> None:
     show = 'uname -r; grep CONFIG_KPROBES= "/boot/config-$(uname -r)"; ls -d "/sys/module/9pnet"'
     done = run(vm(build_tree, "--", "sh", "-c", show))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -19,7 +20,11 @@ SAVING = pytest.StashKey["dict[str, subprocess.Popen[bytes]]"]()
 
 def begin(config: pytest.Config, name: str, command: Sequence[str]) -> None:
     """Start making the saved machine of a kernel, if there is none; ``command`` runs one."""
-    process = subprocess.Popen([*command, "--save"], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--save"],
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches it once, by `_end`: it has to clean up after it
+    )
     config.add_cleanup(lambda: _end(process))
     config.stash.setdefault(SAVING, {})[name] = process
 
@@ -42,5 +47,7 @@ def finish(config: pytest.Config) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
+    """End it, if it still runs, as Ctrl-C does."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
     process.communicate()
