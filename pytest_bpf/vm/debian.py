@@ -75,13 +75,7 @@ def _unpack_headers(release: str, folder: Path) -> None:
     package = f"linux-headers-{release}"
     print(f"pytest-bpf: downloading and unpacking {package}, once", file=sys.stderr)  # noqa: T201
     with open_cache().workspace() as work:
-        shown = subprocess.run(
-            ["apt-cache", "depends", "--important", package],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        common = re.findall(r"Depends: (linux-headers-\S+)", shown)
+        common = _dependencies(package, r"linux-headers-\S+")
         advice = "run 'apt-get update' and try again"
         _run(["apt-get", "download", "-qq", *common, package], work, advice)
         for number, archive in enumerate(sorted(work.glob("*.deb"))):
@@ -91,6 +85,13 @@ def _unpack_headers(release: str, folder: Path) -> None:
                 shutil.copytree(found / part, work / "merged" / part, dirs_exist_ok=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         (work / "merged").replace(folder)
+
+
+def _dependencies(package: str, pattern: str) -> list[str]:
+    """Return the packages that one depends on, of those whose names match; none if apt is lost."""
+    command = ["apt-cache", "depends", "--important", package]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return re.findall(rf"Depends: ({pattern})", shown)
 
 
 def _known() -> str | None:
@@ -113,14 +114,8 @@ def _package() -> str:
         if not shutil.which(tool):
             raise UnavailableError(f"the kernel 'debian' needs {tool}; give a path to an image")
     for name in PACKAGES.get(platform.machine(), ()):
-        shown = subprocess.run(
-            ["apt-cache", "depends", "--important", name],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        if found := re.search(r"Depends: (linux-image-(?:unsigned-)?\d\S*)", shown):
-            return found[1]
+        if found := _dependencies(name, r"linux-image-(?:unsigned-)?\d\S*"):
+            return found[0]
     raise UnavailableError(
         f"apt knows no kernel for {platform.machine()}: its package lists are missing or old; "
         "run 'apt-get update'"
