@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import pytest
 
 from pytest_bpf import Figure
 from pytest_bpf.budgets.allowed import Allowed
 from pytest_bpf.budgets.compare import Uncertain, Worse, compare
-from pytest_bpf.budgets.confirming import settle, to_be_confirmed
+from pytest_bpf.budgets.confirming import is_disturbed, settle, to_be_confirmed
 from pytest_bpf.budgets.statistics import ATTEMPTS
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_bpf.budgets.findings import Finding
     from pytest_bpf.costs.figure import Instrument
 
@@ -34,7 +35,7 @@ def test_it(bpf_budget, made, name):
     nanoseconds, beside = taken[name].pop(0)
     Path("taken.json").write_text(json.dumps(taken))
     samples = tuple(nanoseconds + number / 10 for number in range(20))
-    reference = (beside,) * 20
+    reference = tuple(beside) if isinstance(beside, list) else (beside,) * 20
     interval = samples[2], samples[0], samples[4]
     bpf_budget(Figure("run_time", "prog a", *interval, "clock", samples, reference))
 """
@@ -125,6 +126,34 @@ def test_in_a_session(pytester: pytest.Pytester) -> None:
             "*IndexError*",
         ]
     )
+
+
+DISTURBED = [QUIET] * 7 + [BUSY] * 13
+
+
+def test_a_disturbed_run_is_known_by_itself() -> None:
+    few, enough = replace(run_time(100), reference=tuple(DISTURBED)), run_time(100)
+    assert is_disturbed(few)
+    assert not is_disturbed(enough)
+    assert not is_disturbed(replace(few, reference=(*DISTURBED[:7], QUIET, *DISTURBED[8:])))
+    assert not is_disturbed(replace(few, samples=few.samples[:7], reference=(QUIET,) * 7))
+    assert not is_disturbed(Figure.certain("verified_insns", "prog a", 5, "verifier"))
+
+
+@pytest.mark.parametrize("flag", ["--bpf-save-baseline", "--bpf-update-baseline"])
+def test_a_baseline_is_not_made_of_a_disturbed_run(pytester: pytest.Pytester, flag: str) -> None:
+    def run(*taken: tuple[int, object], flag: str = flag) -> dict[str, list[object]]:
+        entries = json.dumps({"same": taken})
+        (pytester.path / "taken.json").write_text(entries)
+        result = pytester.runpytest_subprocess("test_it.py::test_it[same]", flag)
+        result.assert_outcomes(passed=1)
+        left: dict[str, list[object]] = json.loads((pytester.path / "taken.json").read_text())
+        return left
+
+    pytester.makepyfile(test_it=TESTS)
+    assert run((200, DISTURBED), (100, QUIET), (300, QUIET))["same"] == [[300, QUIET]]
+    run((100, QUIET), flag="--bpf-baseline=main")
+    assert run(*[(100, DISTURBED)] * (ATTEMPTS + 1))["same"] == [[100, DISTURBED]]
 
 
 def test_a_module_s_fixtures_are_made_anew(pytester: pytest.Pytester) -> None:

@@ -1,6 +1,7 @@
 """A time that got worse is believed when another load of the same says so too.
 
 See `pytest_bpf.budgets.statistics`: a load may have bad luck with its memory for all of its life.
+And a baseline of a disturbed machine would decide nothing ever after: it is measured again, too.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.budgets.compare import Better, Same, Uncertain, Worse
 from pytest_bpf.budgets.statistics import ATTEMPTS, confirmed
+from pytest_bpf.costs.intervals import FEWEST, floor, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_bpf.budgets.findings import Finding
     from pytest_bpf.budgets.statistics import Outcome
+    from pytest_bpf.costs.figure import Figure
 
 OUTCOMES: dict[type, Outcome] = {
     Worse: "slower",
@@ -29,6 +32,14 @@ def to_be_confirmed(finding: Finding) -> bool:
     if not isinstance(finding, (Worse, Uncertain)):
         return False
     return finding.figure.instrument == "clock" and bool(finding.figure.reference)
+
+
+def is_disturbed(figure: Figure) -> bool:
+    """Say whether too few of a time's batches were undisturbed for it to be held against."""
+    reference = figure.reference
+    if figure.instrument != "clock" or len(reference) < FEWEST:
+        return False
+    return len(undisturbed(figure.samples, reference, floor(reference))) < FEWEST
 
 
 def settle(loads: Sequence[Finding]) -> Finding | None:

@@ -13,10 +13,11 @@ from _pytest.runner import runtestprotocol
 from pytest_bpf import options
 from pytest_bpf.budgets import kept, limits, results
 from pytest_bpf.budgets.allowed import parse_lines
-from pytest_bpf.budgets.confirming import settle, to_be_confirmed
+from pytest_bpf.budgets.confirming import is_disturbed, settle, to_be_confirmed
 from pytest_bpf.budgets.findings import Finding, as_dict
 from pytest_bpf.budgets.judge import judge
 from pytest_bpf.budgets.quantity import shown
+from pytest_bpf.budgets.statistics import ATTEMPTS
 from pytest_bpf.costs.figure import METRICS, Figure
 from pytest_bpf.costs.recorded import figures_of
 from pytest_bpf.costs.together import together
@@ -44,6 +45,10 @@ RESULTS = "bpf_results"
 
 LOADS = pytest.StashKey["dict[tuple[str, str], list[Finding]]"]()
 """What was found in each load of a test, of figures that it takes several for."""
+
+
+TRIES = pytest.StashKey[int]()
+"""How often a test was loaded on a machine that was too busy to make a baseline of it."""
 
 
 def register(config: pytest.Config) -> None:
@@ -98,14 +103,14 @@ class Verdicts:
         self._config = config
         self._default = default
         self._baseline = baseline
-        self._keyed = bool(baseline or options.baselines(config).written)
+        self._saves = bool(options.baselines(config).written)
         self._tests: dict[str, pytest.Item] = {}
         self._current: Trial | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
-        """Run a test again, loaded anew, until its times are confirmed or denied; report once."""
-        if self._baseline is None or not concerned(item):
+        """Run a test again, loaded anew, until its times can be relied on; report once."""
+        if not (self._baseline or self._saves) or not concerned(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         while True:
@@ -151,6 +156,9 @@ class Verdicts:
         trial.kept = bool(item.get_closest_marker("bpf_budget") or item.stash[MEASURED])
         if self._baseline and trial.kept:
             findings += self._compared(item, trial, self._baseline)
+        if self._saves and trial.kept and any(map(is_disturbed, trial.figures.values())):
+            item.stash[TRIES] = item.stash.get(TRIES, 0) + 1
+            trial.again = item.stash[TRIES] < ATTEMPTS
         if trial.again:
             return result
         trial.findings += findings
@@ -195,7 +203,7 @@ class Verdicts:
                 for limit in trial.limits
             ]
         test = self._test(item)
-        if self._keyed:
+        if self._baseline or self._saves:
             self._claim(test, item)
         compilers = {str(compiler) for made in loaders(item) for compiler in made.compilers}
         trial.figures = kept.keyed(test, ", ".join(sorted(compilers)), figures)
