@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from benchmarks.rates_run import KINDS, SOURCE
 from benchmarks.report import Report, number
 from pytest_bpf import compile_source
-from pytest_bpf.budgets.statistics import ATTEMPTS, Outcome, Samples, change, confirmed
+from pytest_bpf.budgets.statistics import (
+    ATTEMPTS,
+    Outcome,
+    Samples,
+    change,
+    confirmed,
+    disturbed,
+)
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.vm import kernels, qemu
 
@@ -89,7 +96,8 @@ def _cells(loads: list[Loaded], kind: str, suffix: str, allowed: float) -> tuple
     changed: Counter[str] = Counter()
     shares = []
     for at in range(half):
-        before = loads[at][kind]
+        tries = [load[kind] for load in loads[at : at + ATTEMPTS]]
+        before = next((run for run in tries if not disturbed(run)), tries[-1])
         again = loads[at + half : at + half + ATTEMPTS]
         room = allowed * _value(before)
         unchanged[_settled(before, [load[kind] for load in again], room)] += 1

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_bpf.budgets.compare import Better, Same, Uncertain, Worse
-from pytest_bpf.budgets.statistics import ATTEMPTS, confirmed
-from pytest_bpf.costs.intervals import FEWEST, floor, undisturbed
+from pytest_bpf.budgets.statistics import ATTEMPTS, Samples, confirmed, disturbed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,11 +34,8 @@ def to_be_confirmed(finding: Finding) -> bool:
 
 
 def is_disturbed(figure: Figure) -> bool:
-    """Say whether too few of a time's batches were undisturbed for it to be held against."""
-    reference = figure.reference
-    if figure.instrument != "clock" or len(reference) < FEWEST:
-        return False
-    return len(undisturbed(figure.samples, reference, floor(reference))) < FEWEST
+    """Say whether a time is one of a disturbed run, of which no baseline is made."""
+    return figure.instrument == "clock" and disturbed(Samples(figure.samples, figure.reference))
 
 
 def settle(loads: Sequence[Finding]) -> Finding | None:

@@ -97,6 +97,12 @@ def change(before: Samples, after: Samples, room: float, *, drift: float = DRIFT
     return Change(verdict, now - was, lower, upper, why)
 
 
+def disturbed(run: Samples) -> bool:
+    """Say whether a run has too few undisturbed batches for anything to be held against it."""
+    beside = run.reference
+    return len(beside) >= FEWEST > len(undisturbed(run.values, beside, floor(beside)))
+
+
 def confirmed(outcomes: Sequence[Outcome]) -> Outcome | None:
     """Return what several loads of the same say together, None while another one is needed.
 
