@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from pytest_bpf.costs.latency import latency_of
 from pytest_bpf.costs.workload import EventCosts
 from pytest_bpf.errors import BpfError, MapError
+from pytest_bpf.objects.whole_map import EVENT_MAPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_bpf.objects import EventArray, Map, Object
-
-BUFFERS = {"ringbuf", "perf_event_array"}
 
 
 class _Counts(NamedTuple):
@@ -40,7 +39,7 @@ class Flow:
     ) -> None:
         self._obj = obj
         self._before: dict[str, _Counts] = {}
-        self._maps = {name: of for name, of in obj.maps.items() if of.type in BUFFERS}
+        self._maps = {name: of for name, of in obj.maps.items() if of.type in EVENT_MAPS}
         self._variables = self._by_map(lost)
         self._stamps = self._by_map(stamps)
         self._read: dict[str, list[EventArray]] = {name: [] for name in self._stamps}
@@ -71,7 +70,7 @@ class Flow:
             lost = after.lost - before.lost
         pending = after.pending - before.pending
         delivered = after.consumed - before.consumed
-        read = [events for events in self._read.get(name, ()) if len(events)]
+        read = self._read.get(name)
         delays = latency_of(read, self._stamps[name]) if read else None
         return EventCosts(name, seconds, delivered, pending, lost, after.why_not, delays)
 
@@ -91,7 +90,7 @@ class Flow:
         if isinstance(given, str):
             return dict.fromkeys(self._maps, given)
         for name in given or {}:
-            if self._obj.maps[name].type not in BUFFERS:
+            if self._obj.maps[name].type not in EVENT_MAPS:
                 raise BpfError(f"map {name!r} is a {self._obj.maps[name].type}: it has no events")
         return given or {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,13 +40,12 @@ class Runs:
 class Batch:
     """One batch: ``seconds`` of wall time, of the ``consumer``'s CPU time, a reading by program.
 
-    ``empty`` and ``reference`` are what the empty program and `Reference` read right after it, in
-    ns; 0 for the latter in exact mode, where nothing disturbs.
+    ``reference`` is what `Reference` read right after it, in ns; 0 in exact mode, where nothing
+    disturbs.
     """
 
     seconds: float
     consumer: float
-    empty: float
     reference: float
     programs: Mapping[str, Runs]
 
@@ -63,6 +63,7 @@ class Meter:
         self.programs = dict(programs)
         self.batches: list[Batch] = []
         self._consumer = consumer
+        self._least_empty = math.inf
         self._stack = ExitStack()
 
     @cached_property
@@ -107,7 +108,9 @@ class Meter:
             name: _between(self._before[name], program.info)
             for name, program in self.programs.items()
         }
-        self.batches.append(Batch(seconds, consumed, *self._beside(), readings))
+        empty, reference = self._beside()
+        self._least_empty = min(self._least_empty, empty)
+        self.batches.append(Batch(seconds, consumed, reference, readings))
         self.begin()
 
     def _beside(self) -> tuple[float, float]:
@@ -123,8 +126,7 @@ class Meter:
         It is the least it read beside the batches: what disturbs it would make others cheaper.
         """
         called = empty_of(program.section)
-        read = min(batch.empty for batch in self.batches)
-        return None if called is None else read * called / self.instrument.empty
+        return None if called is None else self._least_empty * called / self.instrument.empty
 
 
 def _between(before: ProgramInfo, after: ProgramInfo) -> Runs:
