@@ -58,11 +58,20 @@ def python(code: str, **given: Any) -> subprocess.CompletedProcess[Any]:
     return run(sys.executable, "-c", code, **given)
 
 
+WAITING = """\
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print("up", flush=True)
+signal.pause()
+"""
+"""Ends by a signal at whatever moment; a shell would keep one until its next command is over."""
+
+
 @pytest.fixture
 def running(kernel: Kernel) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
     """A command that would run for ever, and the qemu it runs in."""
     del kernel
-    command = wrapped(["sh", "-c", "echo up; sleep 1000"])
+    command = wrapped([sys.executable, "-c", WAITING])
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as wrapper:
         assert wrapper.stdout is not None
         assert wrapper.stdout.readline() == b"up\n"

@@ -64,12 +64,14 @@ def follow(machine: Machine, running: Running, patience: int = liveness.PATIENCE
     words are in the message.
     """
     with running:
-        outputs = {
-            name: streams.Output(running.sockets[name], target, partial(running.say, closed=name))
-            for name, target in (("out", 1), ("err", 2))
-        }
-        streams.feed(0, running.sockets["in"])
         with _forwarding(running):
+            outputs = {
+                name: streams.Output(
+                    running.sockets[name], target, partial(running.say, closed=name)
+                )
+                for name, target in (("out", 1), ("err", 2))
+            }
+            streams.feed(0, running.sockets["in"])
             ended = liveness.until_exit(running, patience)
         for name, output in outputs.items():
             output.wait(ended[name])
