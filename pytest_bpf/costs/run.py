@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pytest_bpf.costs.dispatcher import in_dispatcher
 from pytest_bpf.costs.figure import NEVER_RAN, Figure, Instrument
 from pytest_bpf.costs.intervals import figure_of
 from pytest_bpf.costs.meter import Meter
@@ -67,7 +68,7 @@ def measure(program: Program, drive: Callable[[], object], *, batches: int = 30)
     """
     if batches < 1:
         raise BpfError(f"measuring program {program.name!r} takes one batch at least: {batches=}")
-    with Meter({program.name: program}) as meter:
+    with in_dispatcher([program]), Meter({program.name: program}) as meter:
         drive()
         meter.begin_undisturbed()
         for number in range(1, batches + 1):

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol, TypedDict, overload
 
 from pytest_bpf.costs.consumer import Consumer
+from pytest_bpf.costs.dispatcher import in_dispatcher
 from pytest_bpf.costs.figure import Figure, Instrument
 from pytest_bpf.costs.flow import Flow
 from pytest_bpf.costs.intervals import figure_of
@@ -195,12 +196,13 @@ def costs_of(
         return span
     if rounds < 1:
         raise BpfError(f"measuring takes one round at least: {rounds=}")
-    workload()
-    with span:
-        span._meter.begin_undisturbed()  # noqa: SLF001 (only here is the workload at our disposal)
-        for _ in range(rounds):
-            workload()
-            span.batch()
+    with in_dispatcher(obj.programs.values()):
+        workload()
+        with span:
+            span._meter.begin_undisturbed()  # noqa: SLF001 (here the workload is at our disposal)
+            for _ in range(rounds):
+                workload()
+                span.batch()
     return span.costs
 
 
