@@ -91,8 +91,8 @@ def empty_of(section: str) -> float | None:
 def dispatched() -> float | None:
     """Return what an empty XDP program reads; None where it cannot be attached."""
     try:
-        with FixedProgram(kind="xdp") as program, attached(program.fd), statistics():
-            return _typical([program.per_run() for _ in range(BATCHES + 1)])
+        with FixedProgram(kind="xdp") as program, attached(program.fd):
+            return _called(program.per_run)
     except (OSError, UnavailableError):
         return None
 
@@ -119,8 +119,20 @@ def raw_tracepoint() -> float | None:
 
 def _attached(fd: int, hook: bytes | None, act: Callable[[], object]) -> float:
     """Return what a run of an attached program reads, which ``act`` makes run."""
-    with statistics(), probe.closing(libbpf.call("bpf_raw_tracepoint_open", hook, fd)):
-        return _typical([_batch(fd, act) for _ in range(BATCHES + 1)])
+    with probe.closing(libbpf.call("bpf_raw_tracepoint_open", hook, fd)):
+        return _called(lambda: _batch(fd, act))
+
+
+def _called(per_run: Callable[[], float]) -> float:
+    """Return what an empty program reads that is called in another way, in batches of ``per_run``.
+
+    By a clock both ways are read in turn, as whatever disturbs one disturbs the other.
+    """
+    with statistics(), FixedProgram() as program:
+        pairs = [(per_run(), program.per_run()) for _ in range(BATCHES + 1)][1:]
+    if is_exact():
+        return median(read for read, _ in pairs)
+    return instrument().empty * median(read / beside for read, beside in pairs)
 
 
 def _run(fd: int) -> None:
