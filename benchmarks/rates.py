@@ -44,6 +44,9 @@ KERNEL = "debian"
 
 Loaded = dict[str, Samples]
 
+Compared = list[list[tuple[Samples, Samples]]]
+"""By comparison, the runs before and after of each load that it may take."""
+
 
 def measure(rounds: int) -> Report:
     """Compare ``rounds`` times natively, and in exact mode as often as is asked of it."""
@@ -55,12 +58,15 @@ def measure(rounds: int) -> Report:
         ),
     )
     report.remarks.append(
-        f"Natively, {ALLOWED:.0%} allowed; the change is a tenth more of the same work. Loads that "
-        f"are compared are of two processes, minutes apart; up to {ATTEMPTS} decide."
+        f"Natively, {ALLOWED:.0%} allowed; the change is a tenth more of the same work. With a "
+        "baseline the loads that are compared are of two processes, minutes apart; in turn "
+        f"(--bpf-against) each is of its own and follows the other. Up to {ATTEMPTS} decide."
     )
     loads = _native(rounds)
-    for kind, title in KINDS.items():
-        report.rows.append((title, *_cells(loads, kind, "_more", ALLOWED)))
+    for how, comparisons in (("with a baseline", _with_baselines), ("in turn", _in_turn)):
+        for kind, title in KINDS.items():
+            pairs = comparisons(loads, kind, "_more")
+            report.rows.append((f"{title}, {how}", *_cells(*pairs)))
     report.remarks.append(_load())
     try:
         exact = _exact()
@@ -89,24 +95,39 @@ def _native(rounds: int) -> list[Loaded]:
     return found
 
 
-def _cells(loads: list[Loaded], kind: str, suffix: str, allowed: float) -> tuple[str, ...]:
-    """Compare each load of the first half with loads of the second: another process, minutes on."""
+def _with_baselines(loads: list[Loaded], kind: str, suffix: str) -> tuple[Compared, Compared]:
+    """Compare each load of the first half with loads of the second: another process, minutes on.
+
+    Returns the comparisons without a change, and those with one.
+    """
     half = (len(loads) - ATTEMPTS) // 2
-    unchanged: Counter[str] = Counter()
-    changed: Counter[str] = Counter()
-    shares = []
+    unchanged, changed = [], []
     for at in range(half):
         tries = [load[kind] for load in loads[at : at + ATTEMPTS]]
         before = next((run for run in tries if not disturbed(run)), tries[-1])
         again = loads[at + half : at + half + ATTEMPTS]
-        room = allowed * _value(before)
-        unchanged[_settled(before, [load[kind] for load in again], room)] += 1
-        more = [load[kind + suffix] for load in again]
-        changed[_settled(before, more, room)] += 1
-        shares.append(_value(more[0]) / _value(before) - 1)
-    middle = sorted(shares)[half // 2]
+        unchanged.append([(before, load[kind]) for load in again])
+        changed.append([(before, load[kind + suffix]) for load in again])
+    return unchanged, changed
+
+
+def _in_turn(loads: list[Loaded], kind: str, suffix: str) -> tuple[Compared, Compared]:
+    """Compare loads with those that come next."""
+    unchanged, changed = [], []
+    for at in range(len(loads) - 2 * ATTEMPTS + 1):
+        taken = loads[at : at + 2 * ATTEMPTS]
+        turns = list(zip(taken[::2], taken[1::2], strict=True))
+        unchanged.append([(before[kind], after[kind]) for before, after in turns])
+        changed.append([(before[kind], after[kind + suffix]) for before, after in turns])
+    return unchanged, changed
+
+
+def _cells(without: Compared, with_: Compared) -> tuple[str, ...]:
+    unchanged, changed = (Counter(map(_settled, each)) for each in (without, with_))
+    shares = sorted(_value(after) / _value(before) - 1 for (before, after), *_ in with_)
+    middle = shares[len(shares) // 2]
     return (
-        str(half),
+        str(len(without)),
         str(unchanged["slower"]),
         str(unchanged["inconclusive"]),
         f"{middle:+.1%}",
@@ -116,15 +137,15 @@ def _cells(loads: list[Loaded], kind: str, suffix: str, allowed: float) -> tuple
     )
 
 
-def _settled(before: Samples, loads: Sequence[Samples], room: float) -> str:
-    """Compare with one load after another, until they settle it."""
+def _settled(pairs: Sequence[tuple[Samples, Samples]]) -> str:
+    """Compare one pair after another, until they settle it."""
     outcomes: list[Outcome] = []
-    for after in loads:
-        outcomes.append(change(before, after, room).verdict)
+    for before, after in pairs:
+        outcomes.append(change(before, after, ALLOWED * _value(before)).verdict)
         found = confirmed(outcomes)
         if found is not None:
             return found
-    raise AssertionError(f"{len(loads)} loads settle nothing")
+    raise AssertionError(f"{len(pairs)} loads settle nothing")
 
 
 def _value(of: Samples) -> float:

@@ -90,10 +90,10 @@ class Cache:
         """Delete the files used longest ago until at most ``limit`` bytes are left.
 
         Returns the bytes deleted. What was used in the last ``young`` seconds stays. What killed
-        runs left half done goes too.
+        runs left half done goes too, and so do sources as they were (`pytest_bpf.compile.earlier`).
         """
         oldest = time.time() - young
-        for folder in self.folder.glob("tmp/*"):
+        for folder in (*self.folder.glob("tmp/*"), *self.folder.glob("trees/*")):
             with suppress(FileNotFoundError):
                 if folder.stat().st_mtime < oldest:
                     shutil.rmtree(folder, ignore_errors=True)

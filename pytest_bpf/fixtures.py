@@ -12,7 +12,7 @@ import pytest
 
 from pytest_bpf.errors import LeakWarning, UnavailableError
 from pytest_bpf.options import settings
-from pytest_bpf.stash import AGENTS, COSTS, FINDING, LOADER, MEASURED
+from pytest_bpf.stash import AGENTS, COSTS, EARLIER, FINDING, LOADER, MEASURED
 
 if TYPE_CHECKING:
     import os
@@ -98,7 +98,13 @@ def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
         if shown:
             stack.enter_context(statistics())
         loader = stack.enter_context(
-            Loader(request.path.parent, choices=_choices(request), loaded=loaded, closing=closing)
+            Loader(
+                request.path.parent,
+                choices=_choices(request),
+                loaded=loaded,
+                closing=closing,
+                earlier=config.stash.get(EARLIER, None),
+            )
         )
         request.node.stash[LOADER] = loader
         yield loader

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from pytest_bpf.compile.earlier import Tree
     from pytest_bpf.objects import Link, Map, Program
 
 
@@ -38,7 +39,8 @@ class Loader:
 
     ``folder`` is where relative paths start; ``choices`` tells how a source is compiled, and
     ``loaded`` is called with every object once it is in the kernel, ``closing`` just before it
-    leaves. ``objects`` are those it loaded, ``compilers`` those it was told to use.
+    leaves. ``earlier`` stands for the files that are below its root. ``objects`` are those it
+    loaded, ``compilers`` those it was told to use.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class Loader:
         choices: Callable[[str | os.PathLike[str]], Choices] = lambda _: Choices(),
         loaded: Callable[[Object], object] = lambda _: None,
         closing: Callable[[Object], object] = lambda _: None,
+        earlier: Tree | None = None,
     ) -> None:
         self._folder = folder
         self._choices = choices
         self._loaded = loaded
         self._closing = closing
+        self._earlier = earlier
         self.objects: list[Object] = []
         self.compilers: set[Compiler] = set()
         self._found: list[Program | Map | Link] = []
@@ -123,7 +127,7 @@ class Loader:
         """
         from pytest_bpf.bcc import load_bcc  # noqa: PLC0415 (nobody else needs it)
 
-        folders = [f"-I{self._path(folder)}" for folder in include_dirs]
+        folders = [f"-I{folder}" for folder in self._folders(include_dirs)]
         macros = [
             f"-D{macro}" if value is None else f"-D{macro}={value}"
             for macro, value in (defines or {}).items()
@@ -187,9 +191,9 @@ class Loader:
         return compile_source(
             source if is_text(source) else self._path(source),
             name=name,
-            include_dirs=(*map(self._path, include_dirs), *chosen.include_dirs),
+            include_dirs=self._folders([*include_dirs, *chosen.include_dirs], beside=source),
             defines={**chosen.defines, **(defines or {})},
-            flags=(*chosen.cflags, *cflags),
+            flags=(*chosen.cflags, *cflags, *(self._earlier.flags if self._earlier else ())),
             compiler=chosen.compiler,
         )
 
@@ -221,6 +225,22 @@ class Loader:
             raise CompileError(f"{path}: cannot be read: {error.strerror}") from None
 
     def _path(self, path: str | os.PathLike[str]) -> Path:
+        found = self._here(path)
+        return self._earlier.file(found) if self._earlier else found
+
+    def _folders(
+        self,
+        folders: Iterable[str | os.PathLike[str]],
+        beside: str | os.PathLike[str] = "\n",
+    ) -> tuple[Path, ...]:
+        """Return where headers are sought; ``beside`` is the source that includes them."""
+        found = [self._here(folder) for folder in folders]
+        if self._earlier is None:
+            return tuple(found)
+        found += [] if is_text(beside) else [self._here(beside).parent]
+        return tuple(place for folder in found for place in self._earlier.folders(folder))
+
+    def _here(self, path: str | os.PathLike[str]) -> Path:
         return (self._folder or Path.cwd()) / path
 
 

@@ -34,12 +34,16 @@ MACHINE = ("cpus", "memory", "hang_timeout")
 
 @dataclass(frozen=True)
 class Baselines:
-    """Which baseline is compared with, which is written (None: none), and how."""
+    """Which baseline is compared with, which is written (None: none), and how.
+
+    ``against`` is what sources it is compared with instead: a revision, or a folder.
+    """
 
     compared: Path | None = None
     written: Path | None = None
     updating: bool = False
     required: bool = False
+    against: str = ""
 
 
 DEFAULT_BASELINE = "main"
@@ -134,6 +138,12 @@ def add(parser: pytest.Parser) -> None:
         help="Compare with a baseline: bpf-baselines/NAME.json in the root directory, or a file.",
     )
     group.addoption(
+        "--bpf-against",
+        metavar="REVISION|DIR",
+        help="Compare with the BPF sources of a git revision, or of another checkout of the root "
+        "directory: tests that measure run with these and with today's, in turn.",
+    )
+    group.addoption(
         "--bpf-save-baseline",
         nargs="?",
         const=DEFAULT_BASELINE,
@@ -215,7 +225,7 @@ def judged(config: pytest.Config) -> bool:
     """Say whether all tests are judged, and not only those that ask for it."""
     budget = config.getoption("bpf_budget") or config.getini("bpf_budget")
     chosen = baselines(config)
-    return bool(budget or chosen.compared or chosen.written or reports(config))
+    return bool(budget or chosen.compared or chosen.written or chosen.against or reports(config))
 
 
 def baselines(config: pytest.Config) -> Baselines:
@@ -233,6 +243,14 @@ def baselines(config: pytest.Config) -> Baselines:
             "--bpf-save-baseline and --bpf-update-baseline: one writes, the other compares and "
             "then writes; give one of them"
         )
+    if against := str(config.getoption("bpf_against") or ""):
+        for other in ("bpf_baseline", "bpf_save_baseline", "bpf_update_baseline"):
+            if config.getoption(other):
+                raise pytest.UsageError(
+                    f"--bpf-against compares with sources, --{other.replace('_', '-')} is about a "
+                    "file: give one of them"
+                )
+        return Baselines(against=against)
     if updating:
         name = name or DEFAULT_BASELINE
     required = config.getoption("bpf_require_baseline")

@@ -9,6 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_bpf.agents import Agents
     from pytest_bpf.claims import Finding
+    from pytest_bpf.compile.earlier import Tree
     from pytest_bpf.loader import Loader
 
 COSTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
@@ -16,6 +17,9 @@ COSTS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 
 LOADER: pytest.StashKey[Loader] = pytest.StashKey()
 """Who loaded the objects of an item or a module."""
+
+EARLIER: pytest.StashKey[Tree] = pytest.StashKey()
+"""In the configuration: whose sources a test is loading now, instead of today's."""
 
 MEASURED: pytest.StashKey[list[Any]] = pytest.StashKey()
 """What an item measured by itself: figures, or what has figures."""

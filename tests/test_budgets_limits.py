@@ -97,6 +97,7 @@ def test_changes_are_told_with_their_share() -> None:
     assert change(200, 150, "ns") == "-50 ns (-25 %)"
     assert change(0.02, 0.03, "share") == "+1 points (+50 %)"
     assert change(0, 5, "count") == "+5"
+    assert change(-0.5, 4.5, "ns") == "+5 ns"
 
 
 # -- limits ------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from resource import RUSAGE_THREAD, getrusage
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_bpf import BpfError, UnavailableError, measure
-from pytest_bpf.costs import instrument
+from pytest_bpf.costs import instrument, statistics
 from pytest_bpf.kernel import exact
 
 if TYPE_CHECKING:
@@ -59,6 +60,31 @@ def test_one_batch_is_its_own_median(load: Load) -> None:
     cost = measure(program, partial(program.test_run, bytes(64)), batches=1)
     assert cost.runs == 1
     assert cost.lower == cost.per_run == cost.upper
+
+
+def test_batches_of_an_xdp_program_do_not_wait_for_each_other(load: Load) -> None:
+    program = load(PROGRAM).programs["returning"]
+    slept = []
+
+    def drive() -> None:
+        before = getrusage(RUSAGE_THREAD).ru_nvcsw
+        program.test_run(bytes(64), repeat=100)
+        slept.append(getrusage(RUSAGE_THREAD).ru_nvcsw - before)
+
+    drive()
+    assert slept.pop() >= 1, "the kernel no longer waits by itself"
+    measure(program, drive)
+    assert sum(slept) < len(slept) / 2
+    drive()
+    assert slept[-1] >= 1, "it is still attached"
+
+
+def test_a_measured_program_runs_as_often_as_it_is_made_to(load: Load) -> None:
+    program = load(PROGRAM).programs["returning"]
+    with statistics():
+        before = program.info.run_cnt
+        cost = measure(program, partial(program.test_run, bytes(64), repeat=100))
+        assert program.info.run_cnt - before == cost.runs + 100
 
 
 def test_a_program_that_does_not_run(load: Load) -> None:

@@ -296,7 +296,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_terminal_has_a_line_for_what_is_not_well() -> None:
     lines = budget_lines(ALL.findings)
     verdicts = [line.split("  ")[0] for line in lines]
-    assert verdicts == ["fail", "warning", "not measured", "figures: 1 as in the baseline, 1 new"]
+    assert verdicts == ["fail", "warning", "not measured", "figures: 1 as before, 1 new"]
     assert "run_time 60 ns -> 84.25 ns: +24.25 ns (+40.4 %)" in lines[0]
     assert "verified_insns" not in lines[0]
     assert "verified_insns 35, as before" in budget_lines(ALL.findings, verbosity=1)[0]

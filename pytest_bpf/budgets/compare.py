@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_bpf.budgets.allowed import Allowed, allowed_for
@@ -19,6 +19,8 @@ LEAST = 5.0
 """What a run time in ns may change by in any case. It is the difference of two readings of some
 50 ns, and each changes by a tenth with bad luck in memory: of a program that does next to nothing
 that is all there is to see."""
+
+IN_NO_BASELINE = "it is in no baseline"
 
 OF_THE_WORKLOAD = frozenset({"run_cnt", "missed", "events", "loss"})
 """Metrics that tell how much was done, and not what it cost."""
@@ -117,16 +119,17 @@ class Accepted(Compared):
 
 @dataclass(frozen=True)
 class New(Finding):
-    """There is no earlier figure."""
+    """There is no earlier figure; ``why`` says why not."""
 
     figure: Figure
+    why: str = field(default=IN_NO_BASELINE, kw_only=True)
 
     kind: ClassVar[str] = "new"
 
     @property
     def headline(self) -> str:
         """The figure."""
-        return f"{self.what} {self._show(self.figure.value or 0.0)} is new: it is in no baseline"
+        return f"{self.what} {self._show(self.figure.value or 0.0)} is new: {self.why}"
 
     @property
     def summary(self) -> str:

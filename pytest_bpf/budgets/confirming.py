@@ -38,6 +38,17 @@ def is_disturbed(figure: Figure) -> bool:
     return figure.instrument == "clock" and disturbed(Samples(figure.samples, figure.reference))
 
 
+def unchanged(finding: Finding) -> Finding:
+    """Return what is found of a figure whose programs and maps are the same as before.
+
+    Its time is, too: what else may have come out says something about the machine alone.
+    """
+    if not isinstance(finding, (Worse, Better, Uncertain)) or not finding.figure.reference:
+        return finding
+    about = (finding.metric, finding.subject, finding.before, finding.figure, finding.allowed)
+    return Same(*about)
+
+
 def settle(loads: Sequence[Finding]) -> Finding | None:
     """Return what the loads of a test, the last one last, say together of one of its figures.
 

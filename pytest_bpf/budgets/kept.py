@@ -10,6 +10,7 @@ from pytest_bpf.budgets import results
 from pytest_bpf.budgets.allowed import Allowed, allowed_for
 from pytest_bpf.budgets.allowed import parse as parse_allowed
 from pytest_bpf.budgets.compare import (
+    IN_NO_BASELINE,
     Accepted,
     Compared,
     New,
@@ -47,13 +48,17 @@ class Elsewhere(New):
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline that figures are held against; ``old`` is empty where there is no file yet."""
+    """A baseline that figures are held against; ``old`` is empty where there is no file yet.
+
+    ``why_new`` says why a figure is not in it.
+    """
 
     path: Path
     old: Results
     allowed: Mapping[str, Allowed] = field(default_factory=dict)
     required: bool = False
     accepting: bool = False
+    why_new: str = IN_NO_BASELINE
 
     @classmethod
     def open(
@@ -101,7 +106,7 @@ class Baseline:
         if others and not self.accepting:
             found = tuple(sorted(others))
             return Elsewhere(figure.metric, figure.subject, figure, found, key.environment)
-        return New(figure.metric, figure.subject, figure)
+        return New(figure.metric, figure.subject, figure, why=self.why_new)
 
 
 def keyed(test: str, compiler: str, figures: Iterable[Figure]) -> dict[Key, Figure]:

@@ -87,11 +87,14 @@ def shown(value: float, unit: Unit) -> str:
 
 
 def change(before: float, after: float, unit: Unit) -> str:
-    """Return by how much: ``"+15 (+6.5 %)"``; shares in percentage points."""
+    """Return by how much: ``"+15 (+6.5 %)"``; shares in percentage points.
+
+    There are no per cents of nothing, nor of a time that an empty program takes as well.
+    """
     by = after - before
     sign = "+" if by >= 0 else "-"
     much = f"{_short(100 * abs(by))} points" if unit == "share" else shown(abs(by), unit)
-    if not before:
+    if before <= 0:
         return f"{sign}{much}"
     share = 100 * by / before
     return (

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.cache import digest
 from pytest_bpf.costs import costs_of
 from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.objects.elf import sections
 from pytest_bpf.stash import LOADER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_bpf.budgets.findings import Finding
     from pytest_bpf.budgets.limits import Limit
     from pytest_bpf.budgets.results import Key
@@ -24,7 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Trial:
-    """One test: its limits, what is measured in it, and what was found."""
+    """One test: its limits, what is measured in it, and what was found.
+
+    ``built`` has a digest of each object that it loaded, where sources are compared; none when one
+    of them was of no object file, or is closed already.
+    """
 
     limits: list[Limit]
     watched: list[tuple[Object, Span]] = field(default_factory=list)
@@ -35,6 +43,7 @@ class Trial:
     kept: bool = False
     passed: bool = False
     again: bool = False
+    built: tuple[str, ...] = ()
 
     def watch(self, obj: Object) -> None:
         """Measure an object from here on."""
@@ -59,6 +68,9 @@ class Trial:
         return measured[::-1]
 
 
+ABOUT_SOURCES = (".debug", ".BTF")
+"""How sections begin that tell of a program's source and types."""
+
 TRIAL = pytest.StashKey[Trial]()
 
 
@@ -68,6 +80,34 @@ def concerned(item: pytest.Item) -> bool:
     return bool({"bpf", "bpf_module", "bpf_agent", "bpf_budget"} & set(names)) or bool(
         item.get_closest_marker("bpf_budget")
     )
+
+
+def measures(item: pytest.Item) -> bool:
+    """Say whether a test asks for what it costs, and not only loads programs."""
+    names = getattr(item, "fixturenames", ())
+    asked = {"bpf_measure", "bpf_costs", "bpf_overhead", "bpf_budget"}
+    return bool(asked & set(names)) or bool(item.get_closest_marker("bpf_budget"))
+
+
+def digests(watched: Sequence[tuple[Object, Span]]) -> tuple[str, ...]:
+    """Return what `Trial.built` is."""
+    objects = [obj for obj, _ in watched]
+    if not all(obj.content and not obj.closed for obj in objects):
+        return ()
+    return tuple(map(_digest, objects))
+
+
+def _digest(obj: Object) -> str:
+    """Return what differs when an object's code, data or maps do, and not its source's lines."""
+    found = sections(obj.content)
+    kept = {name for name in found if not name.removeprefix(".rel").startswith(ABOUT_SOURCES)}
+    parts: list[str | bytes] = [part for name in sorted(kept) for part in (name, found[name])]
+    parts += [f"{name} {program.tag}" for name, program in sorted(obj.programs.items())]
+    parts += [
+        f"{name} {of.type} {of.key_size} {of.value_size} {of.max_entries}"
+        for name, of in sorted(obj.maps.items())
+    ]
+    return digest(*parts)
 
 
 def loaders(item: pytest.Item) -> list[Loader]:

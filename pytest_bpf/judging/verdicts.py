@@ -13,7 +13,7 @@ from _pytest.runner import runtestprotocol
 from pytest_bpf import options
 from pytest_bpf.budgets import kept, limits, results
 from pytest_bpf.budgets.allowed import parse_lines
-from pytest_bpf.budgets.confirming import is_disturbed, settle, to_be_confirmed
+from pytest_bpf.budgets.confirming import is_disturbed, settle, to_be_confirmed, unchanged
 from pytest_bpf.budgets.findings import Finding, as_dict
 from pytest_bpf.budgets.judge import judge
 from pytest_bpf.budgets.quantity import shown
@@ -22,17 +22,20 @@ from pytest_bpf.costs.figure import METRICS, Figure
 from pytest_bpf.costs.recorded import figures_of
 from pytest_bpf.costs.together import together
 from pytest_bpf.errors import BpfError
+from pytest_bpf.judging import against
+from pytest_bpf.judging.against import BEFORE
 from pytest_bpf.judging.deciding import decide
-from pytest_bpf.judging.trial import TRIAL, Trial, concerned, loaders, objects
+from pytest_bpf.judging.trial import TRIAL, Trial, concerned, digests, loaders, measures, objects
 from pytest_bpf.kernel.running import release
 from pytest_bpf.matrix import names
-from pytest_bpf.stash import MEASURED
+from pytest_bpf.stash import EARLIER, MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
     from pytest_bpf.budgets.kept import Baseline
     from pytest_bpf.budgets.limits import Limit
+    from pytest_bpf.compile.earlier import Tree
     from pytest_bpf.costs.workload import Costs
     from pytest_bpf.objects import Object
 
@@ -55,12 +58,13 @@ def register(config: pytest.Config) -> None:
     """Judge this session's tests; raises `pytest.UsageError` for what cannot be understood."""
     if config.pluginmanager.has_plugin(NAME):
         return
+    tree = against.find(config)
     try:
         default = default_limits(config)
         baseline = open_baseline(config)
     except BpfError as error:
         raise pytest.UsageError(str(error)) from None
-    config.pluginmanager.register(Verdicts(config, default, baseline), NAME)
+    config.pluginmanager.register(Verdicts(config, default, baseline, tree), NAME)
 
 
 def default_limits(config: pytest.Config) -> list[Limit]:
@@ -98,11 +102,16 @@ class Verdicts:
     """Measures and judges the tests of a process."""
 
     def __init__(
-        self, config: pytest.Config, default: Sequence[Limit], baseline: Baseline | None
+        self,
+        config: pytest.Config,
+        default: Sequence[Limit],
+        baseline: Baseline | None,
+        earlier: Tree | None,
     ) -> None:
         self._config = config
         self._default = default
         self._baseline = baseline
+        self._earlier = earlier
         self._saves = bool(options.baselines(config).written)
         self._tests: dict[str, pytest.Item] = {}
         self._current: Trial | None = None
@@ -110,10 +119,15 @@ class Verdicts:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         """Run a test again, loaded anew, until its times can be relied on; report once."""
-        if not (self._baseline or self._saves) or not concerned(item):
+        if not (self._baseline or self._saves or self._earlier) or not concerned(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        tree = self._earlier if measures(item) else None
+        if tree and "bpf_module" in item.fixturenames:  # type: ignore[attr-defined]
+            nextitem = None  # what the module has loaded is to be loaded anew
         while True:
+            if tree:
+                against.run_before(item, nextitem, tree)
             reports = runtestprotocol(item, nextitem=nextitem, log=False)
             trial = item.stash.get(TRIAL, None)
             if trial is None or not trial.again or not all(report.passed for report in reports):
@@ -152,10 +166,15 @@ class Verdicts:
             self._end(trial, failed=True)
             raise
         self._measured(item, trial)
+        if EARLIER in self._config.stash:
+            trial.passed = True
+            return result
         findings = judge(trial.limits, trial.figures.values())
         trial.kept = bool(item.get_closest_marker("bpf_budget") or item.stash[MEASURED])
-        if self._baseline and trial.kept:
-            findings += self._compared(item, trial, self._baseline)
+        before = item.stash.get(BEFORE, None)
+        baseline = before.baseline if before else self._baseline
+        if baseline and trial.kept:
+            findings += self._compared(item, trial, baseline)
         if self._saves and trial.kept and any(map(is_disturbed, trial.figures.values())):
             item.stash[TRIES] = item.stash.get(TRIES, 0) + 1
             trial.again = item.stash[TRIES] < ATTEMPTS
@@ -192,6 +211,8 @@ class Verdicts:
         own = list(figures_of(item.stash[MEASURED]))
         known = {(figure.metric, figure.subject) for figure in own if figure.value is not None}
         figures = own
+        if self._earlier:
+            trial.built = digests(trial.watched)
         for source, figure in together(self._end(trial)):
             if source:
                 trial.sources[figure.subject] = source
@@ -203,7 +224,7 @@ class Verdicts:
                 for limit in trial.limits
             ]
         test = self._test(item)
-        if self._baseline or self._saves:
+        if self._baseline or self._saves or self._earlier:
             self._claim(test, item)
         compilers = {str(compiler) for made in loaders(item) for compiler in made.compilers}
         trial.figures = kept.keyed(test, ", ".join(sorted(compilers)), figures)
@@ -212,9 +233,13 @@ class Verdicts:
         """Return what became of each figure; ``again`` when a time is to be measured once more."""
         loads = item.stash.setdefault(LOADS, {})
         findings = []
+        before = item.stash.get(BEFORE, None)
+        same_objects = bool(before and before.built and before.built == trial.built)
         for finding in kept.compared(baseline, trial.figures):
             about = (finding.metric, finding.subject)
-            if about in loads or (to_be_confirmed(finding) and not baseline.accepting):
+            if same_objects:
+                findings.append(unchanged(finding))
+            elif about in loads or (to_be_confirmed(finding) and not baseline.accepting):
                 loads.setdefault(about, []).append(finding)
                 settled = settle(loads[about])
                 trial.again |= settled is None

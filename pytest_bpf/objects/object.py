@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 
 
 class Object:
-    """A loaded object with its ``programs``, ``maps``, ``globals`` and ``links`` by name."""
+    """A loaded object with its ``programs``, ``maps``, ``globals`` and ``links`` by name.
 
-    def __init__(self, made: Parts) -> None:
+    ``path`` is that of its source, where that is known, else of the object file; ``content`` is
+    what the file held, empty where there was none (BCC).
+    """
+
+    def __init__(self, made: Parts, content: bytes = b"") -> None:
         """Take over what was loaded; `load` is the way to come by one."""
+        self.content = content
         self._parts = made
         self._links: dict[str, Link] = {}
         self._closed = False
@@ -83,7 +88,7 @@ class Object:
         opened = Opened(source or file, content, setup)
         try:
             opened.load()
-            return cls(parts.of(opened))
+            return cls(parts.of(opened), content)
         except BaseException:
             opened.close()
             raise

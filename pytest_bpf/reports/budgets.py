@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpf.budgets.compare import IN_NO_BASELINE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -13,8 +15,8 @@ ORDER = ("fail", "warning", "inconclusive", "not measured", "pass")
 
 COUNTED = {
     "within": "{} kept",
-    "same": "{} as in the baseline",
-    "better": "{} better than the baseline",
+    "same": "{} as before",
+    "better": "{} better than before",
     "new": "{} new",
     "elsewhere": "{} not compared",
     "accepted": "{} accepted",
@@ -58,13 +60,16 @@ def _told(finding: Mapping[str, Any]) -> bool:
 
 
 def _elsewhere(findings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return once what is said of every figure that a baseline has of another machine only."""
-    said = {
-        f["headline"].partition("is not compared: ")[2]
+    """Return once what is said of figures that cannot be compared: whatever they are, and why."""
+    told = [
+        (f["test"], f["headline"].partition(f" is {how}: ")[2], how)
+        for kind, how in (("elsewhere", "not compared"), ("new", "new"))
         for f in findings
-        if f["kind"] == "elsewhere"
-    }
-    return sorted(f"not compared: {sentence}" for sentence in said)
+        if f["kind"] == kind and not f["headline"].endswith(IN_NO_BASELINE)
+    ]
+    return sorted(
+        {f"{test}: new: {why}" if how == "new" else f"{how}: {why}" for test, why, how in told}
+    )
 
 
 def _counts(findings: Sequence[Mapping[str, Any]]) -> list[str]:
