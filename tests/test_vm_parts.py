@@ -19,6 +19,7 @@ from pytest_bpf.vm import debian, image, kernels, liveness, modules, python, qem
 from pytest_bpf.vm.command import Inline, inline
 from pytest_bpf.vm.cpio import Archive
 from pytest_bpf.vm.kernel import Kernel
+from pytest_bpf.vm.machine import Running
 
 X86 = Kernel("6.1.0-9-amd64", Path("/k/vmlinuz"), None, "x86_64")
 ARM = Kernel("6.1.0-9-arm64", Path("/k/Image"), None, "aarch64")
@@ -276,3 +277,14 @@ def test_a_changed_file_makes_a_saved_python_stale(tmp_path: Path) -> None:
     assert python.is_current(stamp, path)
     os.utime(tmp_path / "one.py", (1, time.time() - 9))
     assert not python.is_current(stamp, path)
+
+
+def test_a_panic_is_shown_from_its_first_line_on() -> None:
+    long = "seq 1 40; echo Kernel panic - not syncing: x; seq 41 80"
+    with Running(lambda _: ["sh", "-c", long]) as process:
+        process.wait(30)
+        panic = str(process.error("ended by itself")).splitlines()[1:]
+    assert panic == ["  | Kernel panic - not syncing: x", *(f"  | {n}" for n in range(41, 81))]
+    with Running(lambda _: ["seq", "80"]) as process:
+        process.wait(30)
+        assert str(process.error("ended by itself")).splitlines()[1] == "  | 56"

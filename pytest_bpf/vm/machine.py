@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 TAIL = 25
-"""Lines of the console that an error shows."""
+"""Lines of the console that an error shows, at least: a panic is shown from its first line on."""
+
+PANIC = "Kernel panic"
 
 NOISE = re.compile(
     r"^\s*$|\] +(\? |RIP: 0033|RSP: |(?!RIP)[RCD]\w\w?: |Code: |[FGE]S: |PKRU|</?TASK>"
@@ -176,8 +178,10 @@ class Running:
         """Return an error that says what happened, how qemu ended, and the console's last lines."""
         code = self._process.poll()
         ended = f" (qemu: {_ending(code)})" if code else ""
-        lines = [line for line in self.console().splitlines() if not NOISE.search(line)][-TAIL:]
-        tail = "".join(f"\n  | {line}" for line in lines) or " it printed nothing"
+        lines = [line for line in self.console().splitlines() if not NOISE.search(line)]
+        panics = [number for number, line in enumerate(lines) if PANIC in line]
+        shown = lines[min([max(0, len(lines) - TAIL), *panics]) :]
+        tail = "".join(f"\n  | {line}" for line in shown) or " it printed nothing"
         return MachineError(f"the virtual machine {what}{ended}; the end of its console:{tail}")
 
 
