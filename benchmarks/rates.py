@@ -123,6 +123,7 @@ def _in_turn(loads: list[Loaded], kind: str, suffix: str) -> tuple[Compared, Com
 
 
 def _cells(without: Compared, with_: Compared) -> tuple[str, ...]:
+    """Count what comes of comparisons without a change, and of those with one."""
     unchanged, changed = (Counter(map(_settled, each)) for each in (without, with_))
     shares = sorted(_value(after) / _value(before) - 1 for (before, after), *_ in with_)
     middle = shares[len(shares) // 2]

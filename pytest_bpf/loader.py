@@ -191,7 +191,7 @@ class Loader:
         return compile_source(
             source if is_text(source) else self._path(source),
             name=name,
-            include_dirs=self._folders([*include_dirs, *chosen.include_dirs], beside=source),
+            include_dirs=self._folders([*include_dirs, *chosen.include_dirs], source=source),
             defines={**chosen.defines, **(defines or {})},
             flags=(*chosen.cflags, *cflags, *(self._earlier.flags if self._earlier else ())),
             compiler=chosen.compiler,
@@ -231,13 +231,14 @@ class Loader:
     def _folders(
         self,
         folders: Iterable[str | os.PathLike[str]],
-        beside: str | os.PathLike[str] = "\n",
+        source: str | os.PathLike[str] | None = None,
     ) -> tuple[Path, ...]:
-        """Return where headers are sought; ``beside`` is the source that includes them."""
+        """Return where headers are sought; ``source`` may include those beside it, as they are."""
         found = [self._here(folder) for folder in folders]
         if self._earlier is None:
             return tuple(found)
-        found += [] if is_text(beside) else [self._here(beside).parent]
+        if source is not None and not is_text(source):
+            found.append(self._here(source).parent)
         return tuple(place for folder in found for place in self._earlier.folders(folder))
 
     def _here(self, path: str | os.PathLike[str]) -> Path:

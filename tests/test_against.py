@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.budget_sessions import Session, session_of
+from tests.budget_sessions import Session, refused, session_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +76,8 @@ class Repository:
         (self.folder / "test_it.py").write_text(TESTS)
         (self.folder / "pytest.ini").write_text("[pytest]\n")
         self.git("init", "-q")
-        self.commit()
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "a")
 
     def git(self, *words: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
@@ -86,24 +86,12 @@ class Repository:
         )
         return done.stdout
 
-    def commit(self) -> None:
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", "a")
-
     def runs(self, name: str) -> int:
         """Return how often a test ran that leaves a mark."""
         return len((self.folder / name).read_text())
 
     def session(self, *args: str) -> Session:
         return session_of(self.folder, *args)
-
-
-def refused(folder: Path, *args: str) -> str:
-    """Return why pytest does not even begin."""
-    command = [sys.executable, "-m", "pytest", *args]
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    return done.stderr.strip().removeprefix("ERROR: ")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_bpf.budgets.compare import Better, Same, Uncertain, Worse
+from pytest_bpf.budgets.compare import Better, Compared, Same, Uncertain, Worse
 from pytest_bpf.budgets.statistics import ATTEMPTS, Samples, confirmed, disturbed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def unchanged(finding: Finding) -> Finding:
 
     Its time is, too: what else may have come out says something about the machine alone.
     """
-    if not isinstance(finding, (Worse, Better, Uncertain)) or not finding.figure.reference:
+    if not isinstance(finding, Compared) or not finding.figure.reference:
         return finding
     about = (finding.metric, finding.subject, finding.before, finding.figure, finding.allowed)
     return Same(*about)

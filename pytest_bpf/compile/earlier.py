@@ -7,13 +7,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError, UnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -54,10 +50,9 @@ class Tree:
 
     def _inside(self, path: Path) -> Path | None:
         real = path.parent.resolve() / path.name
-        return self.folder / real.relative_to(self.root) if self._has(real) else None
-
-    def _has(self, real: Path) -> bool:
-        return real.is_relative_to(self.root) and not real.is_relative_to(self.folder)
+        if not real.is_relative_to(self.root) or real.is_relative_to(self.folder):
+            return None
+        return self.folder / real.relative_to(self.root)
 
 
 def of_folder(name: str, folder: Path, root: Path) -> Tree:
@@ -93,12 +88,11 @@ def _git(folder: Path, *words: str, **environment: str) -> str:
     git = shutil.which("git")
     if git is None:
         raise UnavailableError("there is no git to find a revision with; install git")
-    variables: Mapping[str, str] = {**os.environ, **environment}
     done = subprocess.run(
         [git, "-c", "safe.directory=*", "-C", str(folder), *words],
         capture_output=True,
         check=False,
-        env=variables,
+        env=os.environ | environment,
         text=True,
     )
     if done.returncode:

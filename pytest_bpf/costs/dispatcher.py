@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.probe import in_private_network
+from pytest_bpf.kernel.probe import LO, in_private_network
 from pytest_bpf.kernel.variants import AttachType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pytest_bpf.objects import Program
-
-LO = 1
-"""The index of ``lo`` in every network namespace."""
 
 
 @contextmanager

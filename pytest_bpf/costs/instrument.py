@@ -135,10 +135,11 @@ def _called(per_run: Callable[[], float]) -> float:
 
     By a clock both ways are read in turn, as whatever disturbs one disturbs the other.
     """
-    with statistics(), FixedProgram() as program:
-        pairs = [(per_run(), program.per_run()) for _ in range(BATCHES + 1)][1:]
-    if is_exact():
-        return median(read for read, _ in pairs)
+    with statistics():
+        if is_exact():
+            return _typical([per_run() for _ in range(BATCHES + 1)])
+        with FixedProgram() as program:
+            pairs = [(per_run(), program.per_run()) for _ in range(BATCHES + 1)][1:]
     return instrument().empty * median(read / beside for read, beside in pairs)
 
 

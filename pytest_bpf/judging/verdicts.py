@@ -174,7 +174,8 @@ class Verdicts:
         before = item.stash.get(BEFORE, None)
         baseline = before.baseline if before else self._baseline
         if baseline and trial.kept:
-            findings += self._compared(item, trial, baseline)
+            same = bool(before and before.built and before.built == trial.built)
+            findings += self._compared(item, trial, baseline, same_objects=same)
         if self._saves and trial.kept and any(map(is_disturbed, trial.figures.values())):
             item.stash[TRIES] = item.stash.get(TRIES, 0) + 1
             trial.again = item.stash[TRIES] < ATTEMPTS
@@ -229,12 +230,12 @@ class Verdicts:
         compilers = {str(compiler) for made in loaders(item) for compiler in made.compilers}
         trial.figures = kept.keyed(test, ", ".join(sorted(compilers)), figures)
 
-    def _compared(self, item: pytest.Item, trial: Trial, baseline: Baseline) -> list[Finding]:
+    def _compared(
+        self, item: pytest.Item, trial: Trial, baseline: Baseline, *, same_objects: bool
+    ) -> list[Finding]:
         """Return what became of each figure; ``again`` when a time is to be measured once more."""
         loads = item.stash.setdefault(LOADS, {})
         findings = []
-        before = item.stash.get(BEFORE, None)
-        same_objects = bool(before and before.built and before.built == trial.built)
         for finding in kept.compared(baseline, trial.figures):
             about = (finding.metric, finding.subject)
             if same_objects:

@@ -17,15 +17,12 @@ from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import libbpf, perf_event
 from pytest_bpf.kernel.libbpf_options import MultiOptions, TcHook, TcOptions
 from pytest_bpf.kernel.mounts import tracefs, with_tracefs
-from pytest_bpf.kernel.probe import Variant, closing, in_private_network, program
+from pytest_bpf.kernel.probe import LO, Variant, closing, in_private_network, program
 from pytest_bpf.kernel.syscall import syscall
 from pytest_bpf.kernel.variants import TRACEPOINT, AttachType, struct_ops, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-LO = 1
-"""The index of the loopback interface of every network namespace."""
 
 KERNEL_FUNCTION = "vfs_statfs"
 """A function every kernel has and rarely runs."""

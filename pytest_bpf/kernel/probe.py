@@ -139,7 +139,7 @@ def btf_id(name: str, kind: btf.Kind) -> int:
 
 
 def in_private_network(function: Callable[[], None]) -> None:
-    """Run ``function`` in a network namespace that ends with it; ``lo`` has the index 1 there.
+    """Run ``function`` in a network namespace that ends with it; `LO` is the index of its ``lo``.
 
     Raises what ``function`` raises, and `UnavailableError` when no namespace can be made.
     """
@@ -164,6 +164,9 @@ def in_private_network(function: Callable[[], None]) -> None:
 
 
 CLONE_NEWNET = 0x40000000
+
+LO = 1
+"""The index of the loopback interface of every network namespace."""
 
 
 def status(field: str) -> str:

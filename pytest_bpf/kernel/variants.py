@@ -35,9 +35,9 @@ class AttachType(IntEnum):
     TRACE_FEXIT = 25
     MODIFY_RETURN = 26
     LSM_MAC = 27
-    XDP = 37
     TRACE_ITER = 28
     SK_LOOKUP = 36
+    XDP = 37
     TRACE_KPROBE_MULTI = 42
     NETFILTER = 45
 

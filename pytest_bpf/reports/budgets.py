@@ -44,7 +44,7 @@ def budget_lines(findings: Sequence[Mapping[str, Any]], verbosity: int = 0) -> l
     rows.sort(key=lambda row: ORDER.index(row[0]))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(1, 4)]
     lines = ["  ".join((*map(str.ljust, row[1:4], widths), row[4])) for row in rows]
-    return [*lines, *_elsewhere(findings), *_counts(findings)]
+    return [*lines, *_not_compared(findings), *_counts(findings)]
 
 
 def _said(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -59,17 +59,19 @@ def _told(finding: Mapping[str, Any]) -> bool:
     return finding["kind"] in ("accepted", "better")
 
 
-def _elsewhere(findings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return once what is said of figures that cannot be compared: whatever they are, and why."""
-    told = [
-        (f["test"], f["headline"].partition(f" is {how}: ")[2], how)
-        for kind, how in (("elsewhere", "not compared"), ("new", "new"))
-        for f in findings
-        if f["kind"] == kind and not f["headline"].endswith(IN_NO_BASELINE)
-    ]
-    return sorted(
-        {f"{test}: new: {why}" if how == "new" else f"{how}: {why}" for test, why, how in told}
-    )
+def _not_compared(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return once what is said of every figure that cannot be compared: why not.
+
+    Of figures that are in no baseline yet there is nothing to say.
+    """
+    said = set()
+    for finding in findings:
+        headline = finding["headline"]
+        if finding["kind"] == "elsewhere":
+            said.add(f"not compared: {headline.partition(' is not compared: ')[2]}")
+        elif finding["kind"] == "new" and not headline.endswith(IN_NO_BASELINE):
+            said.add(f"{finding['test']}: new: {headline.partition(' is new: ')[2]}")
+    return sorted(said)
 
 
 def _counts(findings: Sequence[Mapping[str, Any]]) -> list[str]:
