@@ -14,30 +14,42 @@ from benchmarks import (
     events_drain,
     events_live,
     events_stress,
+    evidence,
     exact,
+    layers,
     load_cached,
+    load_one_by_one,
     machines,
     maps,
+    networks,
     rates,
+    selftests,
     startup,
     whole_test,
+    xdp_tools,
 )
 from benchmarks.report import machine
-from pytest_bpf.kernel.privilege import privilege
+from pytest_bpf.kernel.features.privilege import privilege
 
 LEGEND = "Medians, with quartiles and the least; ratios and differences with a 95 % interval."
 MARK = "<!-- the last run -->\n"
 ALL = {
     "whole_test": whole_test,
     "load_cached": load_cached,
+    "load_one_by_one": load_one_by_one,
     "startup": startup,
+    "evidence": evidence,
     "machines": machines,
     "exact": exact,
     "maps": maps,
     "rates": rates,
+    "selftests": selftests,
     "events_drain": events_drain,
     "events_live": events_live,
     "events_stress": events_stress,
+    "networks": networks,
+    "layers": layers,
+    "xdp_tools": xdp_tools,
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.pairs import Laps
-from pytest_bpf.places import libc
+from pytest_bpf.kernel.sys import libc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from benchmarks.event_peers import PAGES
 from benchmarks.load_cached import HEADERS, SYSTEM_PYTHON
-from pytest_bpf.kernel.perf_event import online_cpus
+from pytest_bpf.kernel.sys.perf_event import online_cpus
 from pytest_bpf.loader import Loader
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Report
-from pytest_bpf import compile_source
+from pytest_bpf.compile import compile_source
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu, state
+from pytest_bpf.kernels import lookup
+from pytest_bpf.vm import qemu, state
 from tests.guest.figures import SOURCE
 
 ROUNDS = 3
@@ -39,7 +40,7 @@ def measure(rounds: int) -> Report:
     report = Report("Exact mode, instructions per run", ("program", *_columns(rounds), "the same"))
     try:
         qemu.program()
-        kernel = kernels.find(KERNEL)
+        kernel = lookup.find(KERNEL)
     except UnavailableError as error:
         report.remarks.append(f"Not measured: {error}.")
         return report
@@ -48,7 +49,7 @@ def measure(rounds: int) -> Report:
     machine = qemu.Machine(kernel, exact=True)
     boots = []
     for _ in range(rounds):
-        state.opened(machine, _path(), afresh=True).__exit__()
+        state.obtain(machine, _path(), renew=True).__exit__()
         boots.append(_figures())
     restores = [_figures() for _ in range(rounds)]
     report.remarks.append(f"Kernel {kernel}, medians of 30 batches.")

@@ -18,7 +18,8 @@ import psutil
 from benchmarks.pairs import Laps, Spread, difference, take_turns
 from benchmarks.report import Report, goal, spread
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu
+from pytest_bpf.kernels import lookup
+from pytest_bpf.vm import qemu
 
 ROUNDS = 15
 KERNEL = ("--kernel", "debian")
@@ -38,7 +39,7 @@ def measure(rounds: int = ROUNDS) -> Report:
     report = Report("A restored machine", ("what", TIME, CPU, RESIDENT, SHARE))
     try:
         qemu.program()
-        kernel = kernels.find("debian")
+        kernel = lookup.find("debian")
     except UnavailableError as error:
         report.remarks.append(f"Not measured: {error}.")
         return report

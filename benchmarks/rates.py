@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks.rates_run import KINDS, SOURCE
 from benchmarks.report import Report, number
-from pytest_bpf import compile_source
-from pytest_bpf.budgets.statistics import (
-    ATTEMPTS,
-    Outcome,
-    Samples,
-    change,
-    confirmed,
-    disturbed,
-)
+from pytest_bpf.budgets.change import ATTEMPTS, Outcome, Samples, change, combine, is_too_disturbed
+from pytest_bpf.compile import compile_source
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu
+from pytest_bpf.kernels import lookup
+from pytest_bpf.vm import qemu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +98,7 @@ def _with_baselines(loads: list[Loaded], kind: str, suffix: str) -> tuple[Compar
     unchanged, changed = [], []
     for at in range(half):
         tries = [load[kind] for load in loads[at : at + ATTEMPTS]]
-        before = next((run for run in tries if not disturbed(run)), tries[-1])
+        before = next((run for run in tries if not is_too_disturbed(run)), tries[-1])
         again = loads[at + half : at + half + ATTEMPTS]
         unchanged.append([(before, load[kind]) for load in again])
         changed.append([(before, load[kind + suffix]) for load in again])
@@ -143,7 +137,7 @@ def _settled(pairs: Sequence[tuple[Samples, Samples]]) -> str:
     outcomes: list[Outcome] = []
     for before, after in pairs:
         outcomes.append(change(before, after, ALLOWED * _value(before)).verdict)
-        found = confirmed(outcomes)
+        found = combine(outcomes)
         if found is not None:
             return found
     raise AssertionError(f"{len(pairs)} loads settle nothing")
@@ -160,7 +154,7 @@ def _value(of: Samples) -> float:
 def _exact() -> list[list[Loaded]]:
     """Return the loads of each restored machine."""
     qemu.program()
-    kernels.find(KERNEL)
+    lookup.find(KERNEL)
     compile_source(SOURCE)
     python = (sys.executable, "-m")
     machine = (*python, "pytest_bpf.vm", "--exact", "--kernel", KERNEL, "--")

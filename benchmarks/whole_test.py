@@ -16,9 +16,9 @@ from pathlib import Path
 from benchmarks import commands
 from benchmarks.pairs import Laps, Spread, ratio, take_turns
 from benchmarks.report import Report, estimate, goal, number, spread
-from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.loader import Loader
-from pytest_bpf.places import pair
+from pytest_bpf.netns import pair
 
 ROUNDS = 100
 PACKETS = 10

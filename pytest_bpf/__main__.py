@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from importlib import import_module
 
-COMMANDS = {
-    "top": ("pytest_bpf.reports.top", "show what the machine's programs and maps do, live"),
-    "compare": ("pytest_bpf.reports.comparison", "compare what two runs measured"),
-}
-"""By name, the module whose ``main(arguments)`` returns the exit status, and what it does."""
+from pytest_bpf import __version__
+from pytest_bpf.commands.table import COMMANDS, Command
+from pytest_bpf.errors import near_matches
 
 
 def main() -> int:
     """Run the subcommand of the command line; return its exit status."""
-    name, *arguments = sys.argv[1:] or [""]
+    name, *arguments = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
-        status: int = import_module(COMMANDS[name][0]).main(arguments)
-        return status
-    print("usage: pytest-bpf COMMAND ...\n")  # noqa: T201 (a command)
-    for known, (_, does) in COMMANDS.items():
-        print(f"  {known:10}{does}")  # noqa: T201
-    return 0 if name in ("-h", "--help") else 2
+        return _run(COMMANDS[name], arguments)
+    if name in ("-h", "--help"):
+        print("usage: pytest-bpf COMMAND ...\n")  # noqa: T201 (a command)
+        for command, row in COMMANDS.items():
+            print(f"  {command:18}{row.does}")  # noqa: T201
+        print("\npytest-bpf COMMAND --help says more.")  # noqa: T201
+        return 0 if sys.argv[1:] else 2
+    if name == "--version":
+        print(f"pytest-bpf {__version__}")  # noqa: T201
+        return 0
+    near = near_matches(name, COMMANDS)
+    print(f"pytest-bpf: there is no command {name!r}{near}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def _run(command: Command, arguments: list[str]) -> int:
+    """Run a subcommand; whoever reads its output may stop when there is enough (``| head``)."""
+    try:
+        status = command.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 if __name__ == "__main__":

@@ -1,27 +1,32 @@
 """The cache: a private folder of files named by what they were made from.
 
 Every file appears whole (written aside, then renamed), so that parallel runs and killed ones do
-no harm, and whatever is in the folder can be deleted at any time.
+no harm, and whatever is in the folder can be deleted at any time. Only files of this user are
+read, and only where nobody else could have put them: what is compiled is loaded into the kernel.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+import warnings
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LIMIT = 1 << 30
 """How many bytes the cache may hold; beyond it what was not used for longest goes."""
@@ -32,7 +37,13 @@ YOUNG = 3600
 PRUNE_EVERY = 24 * 3600
 """Seconds between two looks at the size of the whole cache."""
 
-PRUNED = ("btf", "compilers", "entries", "objects", "sources", "vmlinux-*")
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""How the kernel says that a disk is full, or this user's part of it."""
+
+OWNER = "PYTEST_BPF_CACHE_OWNER"
+"""The variable by which a machine tells its root user whose files its host's are: a user id."""
+
+PRUNED = ("btf", "compilers", "entries", "lines", "objects", "sources", "vmlinux-*")
 """The folders that pruning is about; kernels and machines, which lie beside them, are not."""
 
 
@@ -46,21 +57,80 @@ class Cache:
         object.__setattr__(self, "folder", self.folder.absolute())
 
     def path(self, *parts: str) -> Path:
-        """Return the path of a file in the cache; the folders above it exist."""
+        """Return the path of a file in the cache, its folders made when they do not exist.
+
+        Raises `BpfError` when one of these may be somebody else's, or the disk is full.
+        """
         path = self.folder.joinpath(*parts)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _writing(self.folder):
+            make_folders(path.parent)
+        if path.parent != self.folder and not self.trusts(path.parent):
+            raise BpfError(f"{path.parent} is not used: it may be somebody else's; remove it")
         return path
+
+    def trusts(self, path: Path) -> bool:
+        """Say whether a file or folder of the cache exists and only this user can have made it.
+
+        Each level below the cache's folder is looked at itself, without following links. A warning
+        says, once, what is there and not trusted.
+        """
+        levels = [path, *path.parents]
+        for level in reversed(levels[: levels.index(self.folder)]):
+            try:
+                fault = find_fault(level)
+            except OSError:
+                return False
+            if fault:
+                _warn_once(f"{level} is not used: {fault}")
+                return False
+        return True
+
+    def read(self, *parts: str) -> bytes | None:
+        """Return the content of a file that `trusts` holds for; None without one."""
+        path = self.folder.joinpath(*parts)
+        try:
+            return path.read_bytes() if self.trusts(path) else None
+        except OSError:
+            return None
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """Make a folder that is gone afterwards, on the cache's own file system."""
-        with _writing(self.folder):
-            made = tempfile.TemporaryDirectory(dir=self.path("tmp", "x").parent)
-        try:
-            with made as folder:
-                yield Path(folder)
-        finally:
-            shutil.rmtree(made.name, ignore_errors=True)  # Ctrl-C may come as it goes
+        """Make a folder that is gone afterwards, on the cache's own file system.
+
+        A lock on the folder, which dies with this process, tells `sweep` that it is in use. Raises
+        `BpfError` when the disk is full, also for what the caller writes there.
+        """
+        parent = self.path("tmp", "x").parent
+        with ExitStack() as stack:
+            with self.lock("tmp"), _writing(self.folder):
+                folder = parent / f"{os.getpid()}-{secrets.token_hex(8)}"
+                stack.callback(_remove, folder)
+                folder.mkdir(mode=0o700)
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                yield folder
+            except OSError as error:
+                if error.errno in FULL:
+                    raise _write_error(self.folder, error) from error
+                raise
+
+    def sweep(self) -> list[Path]:
+        """Remove the workspaces of killed processes, and return their paths."""
+        removed = []
+        folders = list(self.folder.glob("tmp/[0-9]*-*"))
+        with self.lock("tmp") if folders else nullcontext():
+            for folder in folders:
+                with suppress(OSError):
+                    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(folder, ignore_errors=True)
+                        removed.append(folder)
+                    finally:
+                        os.close(descriptor)
+        return removed
 
     def adopt(self, fresh: Path, *parts: str) -> Path:
         """Move a finished file of a `workspace` to its place, and return its path there."""
@@ -90,10 +160,11 @@ class Cache:
         """Delete the files used longest ago until at most ``limit`` bytes are left.
 
         Returns the bytes deleted. What was used in the last ``young`` seconds stays. What killed
-        runs left half done goes too, and so do sources as they were (`pytest_bpf.compile.earlier`).
+        runs left half done goes too, and so do sources as they were (`pytest_bpf.compile.trees`).
         """
         oldest = time.time() - young
-        for folder in (*self.folder.glob("tmp/*"), *self.folder.glob("trees/*")):
+        self.sweep()
+        for folder in (*self.folder.glob("tmp/tmp*"), *self.folder.glob("trees/*")):
             with suppress(FileNotFoundError):
                 if folder.stat().st_mtime < oldest:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -111,7 +182,8 @@ class Cache:
         """Prune, when the last time was long ago."""
         marker = self.path("pruned")
         if not marker.exists() or marker.stat().st_mtime < time.time() - PRUNE_EVERY:
-            marker.touch(mode=0o600)
+            with _writing(self.folder):
+                marker.touch(mode=0o600)
             self.prune()
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
@@ -121,7 +193,7 @@ class Cache:
                     yield path, path.lstat()
 
 
-def used(path: os.PathLike[str] | str) -> None:
+def mark_used(path: os.PathLike[str] | str) -> None:
     """Note that ``path`` is in use, so that pruning spares it; its modification time stays."""
     status = os.stat(path)  # noqa: PTH116 - on the path of every cache hit
     now = time.time_ns()
@@ -140,43 +212,126 @@ def digest(*parts: str | bytes) -> str:
     return total.hexdigest()
 
 
+_choices: list[list[Path]] = []
+"""The folder that each session has chosen, the innermost session last; empty for no choice."""
+
+
+def choose(folder: Path | None) -> Callable[[], None]:
+    """Let `open_cache` use ``folder``, or with None the environment's; return what undoes that."""
+    choice = [] if folder is None else [folder]
+    _choices.append(choice)
+
+    def undo() -> None:
+        _choices[:] = [other for other in _choices if other is not choice]
+
+    return undo
+
+
+def chosen_folder() -> Path | None:
+    """Return the folder that the innermost session has chosen, or else ``$PYTEST_BPF_CACHE``."""
+    if _choices and _choices[-1]:
+        return _choices[-1][0]
+    name = os.environ.get("PYTEST_BPF_CACHE")
+    return Path(name).absolute() if name else None
+
+
 def open_cache() -> Cache:
     """Return the user's cache, its folder made when it did not exist.
 
-    The first of these that is set and usable (writable by us and not by everyone):
-    ``$PYTEST_BPF_CACHE``, ``$XDG_CACHE_HOME/pytest-bpf``, ``~/.cache/pytest-bpf``; else a private
-    folder among the temporary files. Raises `UnavailableError` when not even that can be had.
+    The first of these that is set, can be written, and is ours alone: `chosen_folder`,
+    ``$XDG_CACHE_HOME/pytest-bpf``, ``~/.cache/pytest-bpf``; else a private folder among the
+    temporary files. A folder is ours alone when it and the folders above it belong to us or to
+    root, and nobody else can write to them; a warning says why one is not. Raises
+    `UnavailableError` when not even a temporary folder can be had.
     """
-    for folder in _preferred():
-        if _usable(folder):
+    faults = []
+    for folder in _candidates():
+        if fault := folder_fault(folder):
+            faults.append(f"{folder}: {fault}")
+        else:
             return Cache(folder)
-    folder = Path(tempfile.gettempdir(), f"pytest-bpf-{os.geteuid()}")
-    if _usable(folder):
-        status = folder.lstat()
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
-            return Cache(folder)
-    tried = ", ".join(map(str, (*_preferred(), folder)))
     raise UnavailableError(
-        f"no private, writable folder for compiled objects (tried {tried}); "
+        f"no private, writable folder for compiled objects ({'; '.join(faults)}); "
         "set PYTEST_BPF_CACHE to one"
     )
 
 
-def _preferred() -> Iterator[Path]:
-    if chosen := os.environ.get("PYTEST_BPF_CACHE"):
-        yield Path(chosen).absolute()
+def find_fault(path: Path, *, above: bool = False) -> str | None:
+    """Return why somebody else may have made a file or folder, or None; raise `OSError`.
+
+    ``above`` is for the folders above the cache: they may also be root's (or whoever has ``/``, as
+    root is somebody else in a user namespace), may be links, and may be writable by all with the
+    sticky bit, by which nobody removes what is another's (``/tmp``).
+    """
+    status = path.lstat()
+    owners = _owners() | ({0, os.lstat("/").st_uid} if above else set())
+    if status.st_uid not in owners:
+        return f"it belongs to user {status.st_uid}, not to {os.geteuid()}"
+    if stat.S_ISLNK(status.st_mode):
+        return None if above else "it is a symbolic link"
+    if status.st_mode & 0o022 and not (above and status.st_mode & stat.S_ISVTX):
+        return f"others than its owner can write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also while a process that is being killed still writes into it."""
+    deadline = time.monotonic() + LAST_WRITES
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder) or time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+LAST_WRITES = 5.0
+"""Seconds that a process that was killed may take to end."""
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it, each for its owner alone, whatever the umask is."""
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _candidates() -> Iterator[Path]:
+    if choice := chosen_folder():
+        yield choice
     for base in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):  # noqa: PTH111 - a user without a home is no error here
         if base.startswith("/"):
             yield Path(base, "pytest-bpf")
+    yield Path(tempfile.gettempdir(), f"pytest-bpf-{os.geteuid()}")
 
 
-def _usable(folder: Path) -> bool:
+def folder_fault(folder: Path) -> str | None:
+    """Return why a folder cannot be the cache, None when it can; make it when it is not there."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
-    except OSError:
-        return False
-    return not mode & stat.S_IWOTH and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        real = Path(os.path.realpath(folder.parent))
+        for level in {*reversed(folder.parents), *reversed(real.parents), real}:
+            if os.path.lexists(level) and (fault := find_fault(level, above=True)):
+                _warn_once(f"the cache {folder} is not used: {level}: {fault}")
+                return f"{level}: {fault}"
+        make_folders(folder)
+        if fault := find_fault(folder):
+            _warn_once(f"the cache {folder} is not used: {fault}")
+            return fault
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return "it cannot be written"
+    return None
+
+
+def _owners() -> set[int]:
+    """Return whose files are ours: this user's, and in a machine those of its host's user."""
+    host = os.environ.get(OWNER, "")
+    return {os.geteuid(), *([int(host)] if host.isdecimal() else [])}
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    warnings.warn(f"pytest-bpf: {sentence}", stacklevel=2)
 
 
 def _last_use(status: os.stat_result) -> float:
@@ -188,7 +343,11 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BpfError(
-            f"cannot write to the cache {folder}: {error.strerror}; "
-            "make room there, or set PYTEST_BPF_CACHE to another folder"
-        ) from error
+        raise _write_error(folder, error) from error
+
+
+def _write_error(folder: Path, error: OSError) -> BpfError:
+    return BpfError(
+        f"cannot write to the cache {folder}: {error.strerror}; "
+        "make room there, or set PYTEST_BPF_CACHE to another folder"
+    )

@@ -35,7 +35,7 @@ char LICENSE[] SEC("license") = "GPL";
 PRELUDE = """
 import pytest
 from pytest_bpf import BudgetError, BudgetWarning
-from pytest_bpf.costs.figure import Figure
+from pytest_bpf.costs.figures.figure import Figure
 
 budget = pytest.mark.bpf_budget
 
@@ -76,7 +76,7 @@ class Session:
 
 
 def session_in(folder: Path, text: str, *args: str) -> Session:
-    """Run a session of tests of these programs, which ``text`` is the source of."""
+    """Run a session of tests of these programs, which ``.text`` is the source of."""
     (folder / "look.bpf.c").write_text(SOURCE)
     (folder / "again.bpf.c").write_text(SOURCE)
     (folder / "test_it.py").write_text(PRELUDE + text)

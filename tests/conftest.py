@@ -1,22 +1,28 @@
-"""Loading small programs, for the tests of what is loaded."""
+"""What all tests need: small programs loaded, and the usual signals."""
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from pytest_bpf.loader import Choices, Loader
+from pytest_bpf.compile import CompileOptions
+from pytest_bpf.errors import UnavailableError
+from pytest_bpf.loader import Loader
+from tests.browser import browser_fixture  # noqa: F401 (a fixture)
+from tests.privilege import mark_unit_tests, skip_without_privilege
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_bpf.compile import Compiler
+    from pytest_bpf.kernels.kernel import Kernel
     from pytest_bpf.objects import Object
 
-collect_ignore = ["downstream"]
-"""A repository of its own; `tests.test_downstream` runs its tests."""
+collect_ignore = ["coverage_project", "downstream"]
+"""Repositories of their own; `tests.test_downstream` and `test_coverage_plugin` run their tests."""
 
 HEADER = """\
 #include "vmlinux.h"
@@ -26,6 +32,28 @@ HEADER = """\
 #include <bpf/bpf_endian.h>
 char LICENSE[] SEC("license") = "GPL";
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the signals that end a process their usual meaning, here and in all child processes.
+
+    A background job and nohup ignore some of them, and what is ignored is inherited.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    config.addinivalue_line("markers", "unit: a test that an ordinary user can run, in seconds.")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_unit_tests(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    skip_without_privilege(item)
 
 
 class Load(Protocol):
@@ -40,7 +68,9 @@ def _loading() -> Iterator[Load]:
     with ExitStack() as loaders:
 
         def load(text: str, *, compiler: Compiler | None = None, **options: Any) -> Object:
-            loader = loaders.enter_context(Loader(choices=lambda _: Choices(compiler)))
+            loader = loaders.enter_context(
+                Loader(compile_options=lambda _: CompileOptions(compiler))
+            )
             return loader.load(HEADER + text, **options)
 
         yield load
@@ -56,3 +86,19 @@ def load() -> Iterator[Load]:
 def load_once() -> Iterator[Load]:
     """The same for a whole module."""
     yield from _loading()
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Kernel:
+    """The distribution's stock kernel, or a skip that says what is missing."""
+    from pytest_bpf.kernels import lookup
+    from pytest_bpf.vm import qemu
+
+    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
+    try:
+        qemu.program()
+        stock = lookup.find("debian")
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    assert stock is not None
+    return stock

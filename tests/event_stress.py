@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_bpf.kernel.perf_event import online_cpus
+from pytest_bpf.kernel.sys.perf_event import online_cpus
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import EventArray, Object

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_bpf import BpfError, check_equivalence
+from pytest_bpf.loader import Loader
 from tests.budget_sessions import Session, refused, session_of
 
 if TYPE_CHECKING:
@@ -100,6 +102,29 @@ def repository(tmp_path: Path) -> Repository:
 
 
 pytestmark = pytest.mark.bpf_requires(attach="xdp")
+
+
+def test_a_revision_is_a_source(repository: Repository) -> None:
+    """Also its headers are those of the revision."""
+    folders: Any = {"include_dirs": ["bpf/include"]}
+    repository.program.write_text(PROGRAM.replace("n == 1", "n == TIMES"))
+    repository.header.write_text("#define TIMES 11\n")
+    with Loader(repository.folder) as bpf:
+        now = bpf.load("bpf/look.bpf.c", **folders)
+        then = bpf.load("git:HEAD:bpf/look.bpf.c", **folders)
+        repository.header.write_text("#define TIMES 10\n")
+        repository.program.write_text(PROGRAM)
+        same = bpf.load("bpf/look.bpf.c", **folders)
+        assert check_equivalence(then, same, count=300)
+        assert now.programs["look"].verified_insns != then.programs["look"].verified_insns
+        assert then.programs["look"].verified_insns == same.programs["look"].verified_insns
+        for source, says in (
+            ("git:HEAD", "a source of a revision is git:REVISION:PATH"),
+            ("git:HEAD~9:bpf/look.bpf.c", "there is no revision 'HEAD~9'"),
+            ("git:HEAD:bpf/lok.bpf.c", "bpf/lok.bpf.c is not in HEAD"),
+        ):
+            with pytest.raises(BpfError, match=re.escape(says)):
+                bpf.load(source)
 
 
 def test_a_comment_changes_nothing(repository: Repository) -> None:

@@ -16,14 +16,15 @@ import pytest
 
 from pytest_bpf import AgentError, AttachError, StimulusError, compile_source
 from pytest_bpf.agents import Agents
-from pytest_bpf.agents.counting import Counted, lost
-from pytest_bpf.agents.delays import Single
 from pytest_bpf.agents.load import Load
+from pytest_bpf.agents.measurement import Counts, lost
+from pytest_bpf.agents.single_events import SingleEvent
 from pytest_bpf.bcc import headers
-from pytest_bpf.kernel import ids
-from pytest_bpf.kernel.held import held
-from pytest_bpf.places import Namespace, PinDirectory
-from pytest_bpf.places.cgroupfs import own
+from pytest_bpf.cgroup.cgroupfs import current
+from pytest_bpf.kernel.sys import ids
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
+from pytest_bpf.kernel.sys.descriptors import open_objects
+from pytest_bpf.netns import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,14 +64,19 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return [str(binary), str(compile_source(SOURCES / "watch.bpf.c").object)]
 
 
+def own_cgroups() -> set[Path]:
+    """Return the cgroups that this process made; others may run beside it."""
+    return set(current().glob(f"pytest-bpf-*-{os.getpid()}-*"))
+
+
 @pytest.fixture
 def agents() -> Iterator[Agents]:
     """Agents that leave nothing: no descriptor, no process, no cgroup."""
-    before, cgroups = held(), set(own().glob("pytest-bpf-*"))
+    before, cgroups = open_objects(), own_cgroups()
     with Agents() as started:
         yield started
-    assert held() == before
-    assert set(own().glob("pytest-bpf-*")) <= cgroups
+    assert open_objects() == before
+    assert own_cgroups() <= cgroups
     for agent in started.started:
         with pytest.raises(ProcessLookupError):
             os.kill(agent.pid, 0)
@@ -105,7 +111,7 @@ def test_what_is_the_agent_s_is_not_taken_apart(agents: Agents, watch: Command) 
 def test_a_program_of_another_process_is_attached_elsewhere(agents: Agents, watch: Command) -> None:
     agent = agents(watch)
     program = agent.programs["watch_priority_max"]
-    with pytest.raises(AttachError, match="its section does not say where, pass its target"):
+    with pytest.raises(AttachError, match="its section does not say where"):
         program.attach()
     with program.attach("syscalls:sys_enter_sched_get_priority_min") as link:
         assert link.id > 0
@@ -179,9 +185,9 @@ def test_what_an_agent_did_not_read_is_not_called_delivered(agents: Agents, watc
     ],
 )
 def test_what_agents_say_they_lost(output: str, lost: int) -> None:
-    from pytest_bpf.agents.counting import LOST, said_lost
+    from pytest_bpf.agents.measurement import LOST, reported_lost
 
-    assert said_lost(output, LOST) == lost
+    assert reported_lost(output, LOST) == lost
 
 
 class _Programs:
@@ -197,7 +203,7 @@ class _Programs:
         ({"runs": {"p": 100}}, 0, 0),
         ({"runs": {"p": 140}}, 0, 0),
         ({"runs": {"p": 90, "q": 70}}, 0, 10),
-        ({"runs": {"p": 100}, "missed": 3, "said_lost": 4.0}, 0, 7),
+        ({"runs": {"p": 100}, "missed": 3, "reported_lost": 4.0}, 0, 7),
         ({"runs": {"p": 100}, "stored": 16 * 60}, 16, 40),
         ({"runs": {"p": 100}, "stored": 16 * 160}, 16, 0),
         ({"runs": {"p": 100}, "stored": 0, "arrived": 99.0}, 16, 1),
@@ -208,10 +214,10 @@ class _Programs:
 def test_how_many_events_were_lost(told: dict[str, Any], size: int, gone: float | None) -> None:
     """Of 100; ``size`` bytes is what a single event takes up in the agent's buffers."""
     agent: Any = _Programs(p="tracepoint", q="kprobe", sampler="perf_event")
-    plain = {"slices": (), "missed": 0, "stored": 0, "said_lost": 0.0, "arrived": None}
-    counted = Counted(**{**plain, "caught_up": True, **told})
-    one_by_one = [Single(1000, size), Single(2000, size), Single(900, 0)]
-    assert lost(agent, 100, counted, one_by_one)[0] == gone
+    plain = {"slices": (), "missed": 0, "stored": 0, "reported_lost": 0.0, "arrived": None}
+    counts = Counts(**{**plain, "caught_up": True, **told})
+    singles = [SingleEvent(1000, size), SingleEvent(2000, size), SingleEvent(900, 0)]
+    assert lost(agent, 100, counts, singles)[0] == gone
 
 
 def test_a_load_makes_all_its_events_in_slices() -> None:
@@ -320,7 +326,7 @@ def test_an_agent_that_loads_and_does_not_attach_is_given_after_a_rest(
 
 def test_an_agent_that_dies(watch: Command) -> None:
     agents = Agents()
-    agents([*watch, "die"], programs=0)._rest(5)
+    agents([*watch, "die"], programs=0)._process.wait(5)
     with pytest.raises(AgentError, match="'watch' died before the test ended: exit status 3"):
         agents.close()
 
@@ -328,7 +334,7 @@ def test_an_agent_that_dies(watch: Command) -> None:
 def test_a_dead_agent_is_put_under_no_load(agents: Agents, watch: Command) -> None:
     agent = agents(watch)
     os.kill(agent.pid, signal.SIGKILL)
-    agent._rest(5)
+    agent._process.wait(5)
     with pytest.raises(AgentError, match="ended before it was put under load: killed by SIGKILL"):
         agent.under(load, rate=100)
 
@@ -470,7 +476,7 @@ def test_no_process_outlives_a_killed_pytest(pytester: pytest.Pytester, watch: C
     pids = list(map(int, told.read_text().split()))
     assert len(pids) == 2
     running.kill()
-    running.wait()
+    running.wait(60)
     while not all(map(gone, pids)):
         assert time.monotonic() < until, "an agent's process is left"
         time.sleep(0.01)

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_bpf.errors import AttachError, LoadError, UnavailableError
 from pytest_bpf.kernel import features
-from pytest_bpf.places import Namespace
+from pytest_bpf.netns import Namespace, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,8 +145,11 @@ def test_usdt(load: Load, tmp_path: Path) -> None:
         where = {"binary": binary, "provider": "demo", "function": "fired", "pid": child.pid}
         assert proven(obj, fire, **where) == 1
         assert obj.globals["last"] == ord("x")
-        with pytest.raises(AttachError, match="ENOENT"):
-            obj.programs["count"].attach(binary=binary, provider="demo", function="missed")
+        with pytest.raises(AttachError, match="no probe 'demo:fierd'; did you mean 'demo:fired'"):
+            obj.programs["count"].attach(binary=binary, provider="demo", function="fierd")
+        plain = shutil.which("true") or ""
+        with pytest.raises(AttachError, match="no probe 'demo:fired'; there is none"):
+            obj.programs["count"].attach(binary=plain, provider="demo", function="fired")
         pipe_in.close()
 
 
@@ -239,7 +242,7 @@ def test_struct_ops(load: Load) -> None:
 
         with pytest.raises(FileNotFoundError):
             connect()
-        obj.attach()
+        obj.attach("mine")
         connect()
         assert obj.globals["hits"] == 1
         obj.links["mine"].detach()
@@ -283,3 +286,22 @@ def test_what_this_kernel_may_lack(load: Load, section: str) -> None:
         loaded(load, counting(section)).programs["count"].attach()
     assert str(refused.value).endswith(features.attach(kind).reason)
     assert "\n" not in str(refused.value)
+
+
+def test_an_iterator_over_sockets_runs_in_a_namespace(load: Load) -> None:
+    obj = load("""
+SEC("iter/udp") int each(struct bpf_iter__udp *ctx) {
+    struct udp_sock *socket = ctx->udp_sk;
+    if (socket) BPF_SEQ_PRINTF(ctx->meta->seq, "%d ", socket->inet.sk.__sk_common.skc_num);
+    return 0; }
+""")
+    with pair() as (left, right), right.socket(type=socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 4242))
+        link = obj.programs["each"].attach(netns=right)
+        assert link.read().split() == ["4242"]
+        assert link.read(netns=left) == ""
+        assert obj.programs["each"].attach().read(netns=right).split() == ["4242"]
+        with pytest.raises(AttachError, match="netns= is a Namespace, not right"):
+            obj.programs["each"].attach(netns="right")
+        with pytest.raises(AttachError, match="is read in a Namespace, not in 5"):
+            link.read(netns=5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.errors import AttachError
-from pytest_bpf.places import Namespace, Topology, pair
+from pytest_bpf.netns import Namespace, Topology, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,10 @@ def test_xdp(load: Load, topology: Topology, mode: str | None) -> None:
     exactly(obj, 1, lambda: send(left, str(right.ipv4)), right.iface, mode=mode)
     link = obj.programs["count"].attach(right.iface, mode=mode)
     assert link.id > 0
-    with pytest.raises(AttachError, match=r"cannot be attached to .*EBUSY.*attached there already"):
+    with pytest.raises(
+        AttachError,
+        match=r"EBUSY.*a program is attached there, and XDP runs one",
+    ):
         load(XDP).programs["count"].attach(right.iface, mode=mode)
     obj.close()
     exactly(load(XDP), 1, lambda: send(left, str(right.ipv4)), right.iface, mode=mode)
@@ -81,14 +84,15 @@ def test_xdp_on_what_cannot_have_it(load: Load, namespace: Namespace) -> None:
         (
             loopback(namespace),
             {"direction": "ingress"},
-            "'count' .xdp. takes mode=, not direction=",
+            "'count' .xdp. takes mode=, replace=, not direction=",
         ),
-        (loopback(namespace), {"pid": 3}, "takes mode=, not pid="),
+        (loopback(namespace), {"pid": 3}, "takes mode=, replace=, not pid="),
     ):
         with pytest.raises(AttachError, match=words):
             program.attach(target, **options)
     with pytest.raises(
-        AttachError, match="no program's section says where to attach it; attach each"
+        AttachError,
+        match="neither a section nor attach_to= says where to attach a program; attach each",
     ):
         load(XDP + " ").attach()
 
@@ -249,10 +253,12 @@ __u64 hits, bytes;
 SEC("sk_msg") int message(struct sk_msg_md *msg) { hits++; bytes += msg->size; return SK_PASS; }
 SEC("sk_skb/stream_verdict") int verdict(struct __sk_buff *skb) {
     hits++; bytes += skb->len; return SK_PASS; }
+SEC("sk_skb/verdict") int any(struct __sk_buff *skb) {
+    hits++; bytes += skb->len; return SK_PASS; }
 """
 
 
-@pytest.mark.parametrize("name", ["message", "verdict"])
+@pytest.mark.parametrize("name", ["message", "verdict", "any"])
 def test_sockmap_programs(load: Load, namespace: Namespace, name: str) -> None:
     obj = load(SOCKMAP)
     sockets = obj.maps["sockets"]

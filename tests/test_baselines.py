@@ -89,10 +89,12 @@ def test_no_change_passes(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_dearer_program_fails_its_tests_and_no_others(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIME", "150")
-    told = run("--bpf-baseline", "main")
+    told = run("--bpf-baseline", "main", "--bpf-report=html:r.html", "--color=yes")
+    assert re.search(r"\x1b\[31mfail +test_it.py::test_look", told.output)  # red
+    assert '<td class="plot"><svg' in (tmp_path / "r.html").read_text()  # then and now
     assert told.failed == {"test_look[1]", "test_look[2]"}
     assert (
         "run_time 100 ns -> 150 ns: +50 ns (+50 %), where 5 % is allowed"
@@ -115,6 +117,18 @@ def test_accepting_a_change_shows_it_and_writes_it(
     assert ("test_it.py::test_wrong", "prog look", "verified_insns") in found, "it stays as it was"
     monkeypatch.delenv("WRONG")
     assert not run("--bpf-baseline", "main").failed
+
+
+def test_what_a_failed_test_would_change_is_not_accepted(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIME", "150")
+    told = run("--bpf-update-baseline", "--bpf-budget=run_time=50ns")
+    assert {"test_look[1]", "test_look[2]"} <= told.failed
+    assert not any(line.startswith("accepted ") for line in told.section)
+    assert "run_time 100 ns -> 150 ns: +50 ns (+50 %)" in told.line("test_look[1]")
+    found = figures((tmp_path / SAVED).read_text())
+    assert found["test_it.py::test_look[1]", "prog look", "run_time"]["value"] == 100
 
 
 def test_what_is_new_passes_unless_it_is_required(run: Run) -> None:
@@ -202,6 +216,12 @@ def test_a_file_that_is_no_baseline(pytester: pytest.Pytester, content: str, sai
     [
         (["--bpf-save-baseline=/proc/none/a.json"], "/proc/none/a.json cannot be written: "),
         (["--bpf-report=json:/proc/a.json"], "/proc/a.json cannot be written: "),
+        (["--bpf-claims=/proc/a.md"], "/proc/a.md cannot be written: "),
+        (["--bpf-claims=" + "a" * 5000], "--bpf-claims: 'aaa.*' is no path: File name too long"),
+        (["--bpf-report=json:" + "a" * 5000], "--bpf-report: 'aaa.*' is no path: File name too"),
+        (["--bpf-baseline=" + "a" * 5000], "--bpf-baseline: 'aaa.*' is no path: File name too"),
+        (["--bpf-save-baseline=" + "a" * 5000], "save-baseline: 'aaa.*' is no path: File name"),
+        (["--bpf-against=" + "a" * 5000], "--bpf-against: 'aaa.*' is no path: File name too long"),
         (["--bpf-report=jsn:a.json"], r"no format 'jsn'; did you mean 'json'\?"),
         (["--bpf-report=json"], r"to which file\? json:FILE"),
         (["--bpf-save-baseline", "--bpf-update-baseline"], "give one of them"),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf.errors import LoadError, UnknownNameError
-from pytest_bpf.kernel import libbpf
 from pytest_bpf.kernel.btf import Array, Btf, Enumeration, Int, Kind, Pointer, Struct, vmlinux
+from pytest_bpf.kernel.sys import libbpf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_types_of_the_kernel() -> None:
-    task = vmlinux().named("struct task_struct")
+    task = vmlinux().find("struct task_struct")
     assert isinstance(task, Struct)
     members = {member.name: member for member in task.flat_members()}
     assert members["comm"].type in (
@@ -30,7 +30,7 @@ def test_types_of_the_kernel() -> None:
     )
     assert members["pid"].type == Int("int", 4, signed=True)
     assert members["mm"].type == Pointer()
-    header = vmlinux().named("struct iphdr")
+    header = vmlinux().find("struct iphdr")
     assert isinstance(header, Struct)
     assert [(m.name, m.bit_size) for m in header.members[:2]] == [("ihl", 4), ("version", 4)]
     assert header.size == 20
@@ -47,8 +47,8 @@ def test_types_by_any_of_their_names() -> None:
         ("union bpf_attr", "bpf_attr"),
         ("task_struct", "task_struct"),
     ):
-        assert getattr(vmlinux().named(name), "name").find(expected) >= 0  # noqa: B009
-    kinds = vmlinux().named("enum bpf_map_type")
+        assert getattr(vmlinux().find(name), "name").find(expected) >= 0  # noqa: B009
+    kinds = vmlinux().find("enum bpf_map_type")
     assert isinstance(kinds, Enumeration)
     assert dict(kinds.members)["BPF_MAP_TYPE_RINGBUF"] == 27
 
@@ -61,7 +61,7 @@ def test_names_that_are_not_there() -> None:
         ("", "there is no type ''"),
     ):
         with pytest.raises(UnknownNameError, match=words) as caught:
-            vmlinux().named(name)
+            vmlinux().find(name)
         assert len(str(caught.value)) < 300
 
 

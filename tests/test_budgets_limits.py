@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_bpf.budgets.findings import Broken, Finding, Missed, NeverRan, Undecided, Unmeasured
+from pytest_bpf.budgets.findings import (
+    Finding,
+    NearLimit,
+    NeverRan,
+    NotMeasured,
+    OverLimit,
+    OverTarget,
+)
 from pytest_bpf.budgets.judge import judge
-from pytest_bpf.budgets.limits import Limit, LimitError, effective, parse, parse_line
-from pytest_bpf.budgets.quantity import QuantityError, change, quantity, shown
-from pytest_bpf.costs.figure import METRICS, NEVER_RAN, Figure, Unit
+from pytest_bpf.budgets.limits import Limit, LimitError, parse, parse_line, resolve
+from pytest_bpf.budgets.quantity import QuantityError, format_change, format_value, parse_quantity
+from pytest_bpf.costs.figures.figure import METRICS, NEVER_RAN, Figure, Unit
 
 
 def limits(*args: str, **kwargs: object) -> list[Limit]:
@@ -50,7 +57,7 @@ def between(lower: float, value: float, upper: float, metric: str = "run_time") 
     ],
 )
 def test_what_people_write(written: object, unit: Unit, value: float) -> None:
-    assert quantity(written, unit) == pytest.approx(value)
+    assert parse_quantity(written, unit) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_what_people_write(written: object, unit: Unit, value: float) -> None:
 )
 def test_what_is_no_figure(written: object, unit: Unit, said: str) -> None:
     with pytest.raises(QuantityError) as caught:
-        quantity(written, unit)
+        parse_quantity(written, unit)
     assert said in str(caught.value)
 
 
@@ -89,15 +96,15 @@ def test_what_is_no_figure(written: object, unit: Unit, said: str) -> None:
     ],
 )
 def test_what_people_read(value: float, unit: Unit, text: str) -> None:
-    assert shown(value, unit) == text
+    assert format_value(value, unit) == text
 
 
 def test_changes_are_told_with_their_share() -> None:
-    assert change(230, 245, "instructions") == "+15 (+6.52 %)"
-    assert change(200, 150, "ns") == "-50 ns (-25 %)"
-    assert change(0.02, 0.03, "share") == "+1 points (+50 %)"
-    assert change(0, 5, "count") == "+5"
-    assert change(-0.5, 4.5, "ns") == "+5 ns"
+    assert format_change(230, 245, "instructions") == "+15 (+6.52 %)"
+    assert format_change(200, 150, "ns") == "-50 ns (-25 %)"
+    assert format_change(0.02, 0.03, "share") == "+1 points (+50 %)"
+    assert format_change(0, 5, "count") == "+5"
+    assert format_change(-0.5, 4.5, "ns") == "+5 ns"
 
 
 # -- limits ------------------------------------------------------------------------------------
@@ -145,7 +152,7 @@ def test_a_keyword_goes_before_the_profile() -> None:
         ((3,), {}, "there is no budget profile 3"),
         ((), {"cpu": "150ns"}, "cpu: '150ns' is in 'ns', which is not that of a share"),
         ((), {"run_time": "-1ns"}, "run_time: '-1ns' is negative"),
-        ((), {"run_time": "0ns"}, "run_time='0ns' cannot be kept: nothing costs nothing"),
+        ((), {"run_time": "0ns"}, "run_time='0ns' is below every figure: give more than 0"),
         ((), {"loss": "100%"}, "loss='100%' says nothing"),
         ((), {"events_per_second": 0}, "events_per_second=0 says nothing"),
         ((), {"cpu": ("5%", "2%")}, "the target 5 % would be missed only after the alarm 2 %"),
@@ -176,7 +183,7 @@ def test_lines_of_the_ini_file_and_the_command_line() -> None:
 
 def test_the_first_of_a_metric_and_subject_holds() -> None:
     marker, ini = limits(cpu="1%"), parse_line("cpu = 9%", "ini")
-    assert effective([*marker, *ini]) == marker
+    assert resolve([*marker, *ini]) == marker
 
 
 # -- judging -----------------------------------------------------------------------------------
@@ -185,7 +192,7 @@ def test_the_first_of_a_metric_and_subject_holds() -> None:
 def test_a_certain_figure_needs_no_tolerance() -> None:
     assert one("verified_insns", 100, certain("verified_insns", "prog a", 100)).verdict == "pass"
     broken = one("verified_insns", 100, certain("verified_insns", "prog a", 101))
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, OverLimit)
     assert broken.headline == "prog a: verified_insns 101 breaks its limit of 100: +1 (+1 %)"
 
 
@@ -194,7 +201,7 @@ def test_an_uncertain_figure_fails_only_when_all_of_it_is_beyond() -> None:
     assert one("run_time", "150ns", between(151, 160, 170)).verdict == "fail"
     for undecided in (between(140, 149, 151), between(149, 160, 170)):
         finding = one("run_time", "150ns", undecided)
-        assert isinstance(finding, Undecided)
+        assert isinstance(finding, NearLimit)
         assert finding.verdict == "inconclusive"
         assert "cannot be told from its limit, run_time 150 ns" in finding.headline
 
@@ -225,7 +232,7 @@ def test_a_missed_target_is_a_warning_and_a_passed_alarm_a_failure() -> None:
 
     assert [cpu(share).verdict for share in (0.02, 0.05, 0.051)] == ["pass", "warning", "fail"]
     missed = cpu(0.03)
-    assert isinstance(missed, Missed)
+    assert isinstance(missed, OverTarget)
     assert missed.headline == "cpu 3 % misses its target of 2 %: +1 points (+50 %)"
 
 
@@ -291,7 +298,7 @@ def test_a_name_that_is_not_there_fails() -> None:
 def test_what_is_not_measured_says_why() -> None:
     missing = Figure.missing("loss", "", "no ring or perf buffer was read", "kernel")
     finding = one("loss", "0.1%", missing)
-    assert isinstance(finding, Unmeasured)
+    assert isinstance(finding, NotMeasured)
     assert finding.headline == (
         "loss not measured: no ring or perf buffer was read (limit: loss 0.1 %)"
     )

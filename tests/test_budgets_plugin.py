@@ -138,7 +138,7 @@ def test_expected(bpf): drive(bpf)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Session:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """The session of all the tests above, run once."""
     return session_in(tmp_path_factory.mktemp("budgets"), ALL, "-v")
 
@@ -148,107 +148,109 @@ def session(tmp_path: Path) -> Callable[..., Session]:
     return lambda text, *args: session_in(tmp_path, text, *args)
 
 
-def test_the_marker_alone_measures_and_fails_the_test_itself(told: Session) -> None:
+def test_the_marker_alone_measures_and_fails_the_test_itself(outcome: Session) -> None:
     assert re.match(
         r"prog look: run_time [\d.,]+ [nu]s breaks its limit of 1 ns: \+.* \(\+.* %\)\n"
         r"    limit of the marker\n",
-        told.messages["test_dear"],
+        outcome.messages["test_dear"],
     )
-    assert told.line("test_dear").startswith("fail test_it.py::test_dear prog look run_time ")
-    assert "test_cheap" not in told.failed
-    assert re.match("map events: map_memory .* breaks its .* 4 kB", told.messages["test_large"])
+    assert outcome.line("test_dear").startswith("fail test_it.py::test_dear prog look run_time ")
+    assert "test_cheap" not in outcome.failed
+    assert re.match("map events: map_memory .* breaks its .* 4 kB", outcome.messages["test_large"])
 
 
-def test_a_program_that_never_ran_fails(told: Session) -> None:
-    assert told.messages["test_idle"].startswith("prog other: never ran, so its limit, run_time 1")
-    assert told.messages["test_all_idle"].startswith("no program: never ran, so its limit")
+def test_a_program_that_never_ran_fails(outcome: Session) -> None:
+    assert outcome.messages["test_idle"].startswith(
+        "prog other: never ran, so its limit, run_time 1"
+    )
+    assert outcome.messages["test_all_idle"].startswith("no program: never ran, so its limit")
     assert "not measured test_it.py::test_cheap prog other run_time not measured: never ran" in (
-        "\n".join(told.section)
+        "\n".join(outcome.section)
     )
 
 
-def test_a_name_that_is_not_there_fails(told: Session) -> None:
-    assert told.messages["test_misspelt"].startswith(
+def test_a_name_that_is_not_there_fails(outcome: Session) -> None:
+    assert outcome.messages["test_misspelt"].startswith(
         "there is no program 'lok' in this test to limit; did you mean 'look'?"
     )
 
 
-def test_an_object_that_the_test_closed_is_not_measured(told: Session) -> None:
+def test_an_object_that_the_test_closed_is_not_measured(outcome: Session) -> None:
     assert "run_time not measured: look.bpf.c was closed before the end of" in (
-        told.line("test_closed")
+        outcome.line("test_closed")
     )
 
 
-def test_what_the_test_measures_goes_before_what_was_read_in_one_go(told: Session) -> None:
-    assert told.messages["test_broken"] == (
+def test_what_the_test_measures_goes_before_what_was_read_in_one_go(outcome: Session) -> None:
+    assert outcome.messages["test_broken"] == (
         "prog look: run_time 1.2 us breaks its limit of 1 us: +200 ns (+20 %)\n"
         "    limit of the marker\n"
         "    between 1.1 us and 1.3 us\n"
         "    by the instrument 'clock', 9 batches"
     )
-    assert told.line("test_undecided").startswith("inconclusive ")
-    assert "test_undecided" not in told.failed
-    assert "5 batches" in told.messages["test_measured"]
-    assert "instructions" not in told.messages["test_measured"]
-    assert "read in one go" in told.messages["test_costs"]
+    assert outcome.line("test_undecided").startswith("inconclusive ")
+    assert "test_undecided" not in outcome.failed
+    assert "5 batches" in outcome.messages["test_measured"]
+    assert "instructions" not in outcome.messages["test_measured"]
+    assert "read in one go" in outcome.messages["test_costs"]
 
 
-def test_the_fixture_judges_at_once(told: Session) -> None:
-    assert "test_fixture" not in told.failed
-    assert "BudgetError: prog other: run_time 8 ns breaks" in told.messages["test_fixture_fails"]
-    assert "bpf_budget([batches(5, 4, 6)" in told.messages["test_fixture_fails"]
+def test_the_fixture_judges_at_once(outcome: Session) -> None:
+    assert "test_fixture" not in outcome.failed
+    assert "BudgetError: prog other: run_time 8 ns breaks" in outcome.messages["test_fixture_fails"]
+    assert "bpf_budget([batches(5, 4, 6)" in outcome.messages["test_fixture_fails"]
 
 
-def test_losses_are_known_from_the_test_s_own_readers(told: Session) -> None:
-    assert not told.failed & {"test_reads", "test_full", "test_nobody_reads"}
-    assert "loss not measured: ring buffer 'events' was full" in told.line("test_full")
-    assert "loss not measured: no ring or perf buffer was read" in told.line("test_nobody_reads")
-    assert told.properties["test_reads"]["bpf events of map events"] == "10"
+def test_losses_are_known_from_the_test_s_own_readers(outcome: Session) -> None:
+    assert not outcome.failed & {"test_reads", "test_full", "test_nobody_reads"}
+    assert "loss not measured: ring buffer 'events' was full" in outcome.line("test_full")
+    assert "loss not measured: no ring or perf buffer was read" in outcome.line("test_nobody_reads")
+    assert outcome.properties["test_reads"]["bpf events of map events"] == "10"
 
 
-def test_the_guide_warns_of_a_missed_target_and_fails_beyond_the_alarm(told: Session) -> None:
-    assert {name for name in told.failed if "guide" in name} == {"test_guide[6]"}
-    assert told.messages["test_guide[6]"].startswith(
+def test_the_guide_warns_of_a_missed_target_and_fails_beyond_the_alarm(outcome: Session) -> None:
+    assert {name for name in outcome.failed if "guide" in name} == {"test_guide[6]"}
+    assert outcome.messages["test_guide[6]"].startswith(
         "cpu 6 % breaks its limit of 5 %: +1 points (+20 %)"
     )
-    assert "BudgetWarning: cpu 3 % misses its target of 2 %: +1 points (+50 %)" in told.output
-    assert "warning test_it.py::test_guide[3] - cpu 3 %, target 2 %" in "\n".join(told.section)
+    assert "BudgetWarning: cpu 3 % misses its target of 2 %: +1 points (+50 %)" in outcome.output
+    assert "warning test_it.py::test_guide[3] - cpu 3 %, target 2 %" in "\n".join(outcome.section)
 
 
-def test_marks_add_up_the_closest_first(told: Session) -> None:
-    assert "test_by_class" not in told.failed
-    assert "verified_insns" in told.messages["test_by_itself"]
+def test_marks_add_up_the_closest_first(outcome: Session) -> None:
+    assert "test_by_class" not in outcome.failed
+    assert "verified_insns" in outcome.messages["test_by_itself"]
 
 
-def test_objects_of_a_module_are_judged_by_what_each_test_made_them_do(told: Session) -> None:
-    assert {name for name in told.failed if "module" in name} == {"test_module[11]"}
-    assert told.messages["test_module[11]"].startswith(
+def test_objects_of_a_module_are_judged_by_what_each_test_made_them_do(outcome: Session) -> None:
+    assert {name for name in outcome.failed if "module" in name} == {"test_module[11]"}
+    assert outcome.messages["test_module[11]"].startswith(
         "prog look: run_cnt 11 breaks its limit of 10: +1 (+10 %)"
     )
 
 
-def test_programs_of_one_name_are_told_apart(told: Session) -> None:
-    message = told.messages["test_two_objects"]
+def test_programs_of_one_name_are_told_apart(outcome: Session) -> None:
+    message = outcome.messages["test_two_objects"]
     assert message.startswith("prog again.bpf.c:look: verified_insns ")
     assert "prog look.bpf.c:look" not in message
 
 
-def test_a_test_that_ends_otherwise_is_not_judged(told: Session) -> None:
-    assert "assert 1 == 2" in told.messages["test_wrong"]
-    assert "never ran" not in told.messages["test_wrong"]
-    assert "breaks its limit" not in told.messages["test_wrong"]
-    assert not told.failed & {"test_skipped", "test_expected"}
-    assert "1 skipped, 1 xfailed" in told.output
+def test_a_test_that_ends_otherwise_is_not_judged(outcome: Session) -> None:
+    assert "assert 1 == 2" in outcome.messages["test_wrong"]
+    assert "never ran" not in outcome.messages["test_wrong"]
+    assert "breaks its limit" not in outcome.messages["test_wrong"]
+    assert not outcome.failed & {"test_skipped", "test_expected"}
+    assert "1 skipped, 1 xfailed" in outcome.output
 
 
-def test_figures_are_properties_in_junit_s_file(told: Session) -> None:
-    properties = told.properties["test_dear"]
+def test_figures_are_properties_in_junit_s_file(outcome: Session) -> None:
+    properties = outcome.properties["test_dear"]
     assert properties["bpf run_cnt of prog look"] == "100"
     assert re.fullmatch(r"[\d.,]+ [nu]s", properties["bpf run_time of prog look"])
 
 
 def test_strict_fails_what_is_not_decided(session: Callable[..., Session]) -> None:
-    told = session(
+    outcome = session(
         """
 @budget(run_time="1us", program="look")
 def test_undecided(bpf_budget): bpf_budget(batches(1050, 900, 1300))
@@ -258,10 +260,10 @@ def test_unmeasured(bpf): drive(bpf)
 """,
         "--bpf-strict",
     )
-    assert told.messages["test_undecided"].startswith(
+    assert outcome.messages["test_undecided"].startswith(
         "--bpf-strict: prog look: run_time 1.05 us lies between 900 ns and 1.3 us: it cannot "
     )
-    assert told.messages["test_unmeasured"].startswith("--bpf-strict: overhead not measured: ")
+    assert outcome.messages["test_unmeasured"].startswith("--bpf-strict: overhead not measured: ")
 
 
 def test_marker_before_command_line_before_ini(
@@ -278,10 +280,10 @@ def test_none(bpf): drive(bpf)
 
 def test_without_bpf(): pass
 """
-    told = session(text)
-    assert told.failed == {"test_none"}
-    assert "verified_insns" in told.messages["test_none"]
-    assert "limit of the ini" in told.messages["test_none"]
+    outcome = session(text)
+    assert outcome.failed == {"test_none"}
+    assert "verified_insns" in outcome.messages["test_none"]
+    assert "limit of the ini" in outcome.messages["test_none"]
     assert not session(text, "--bpf-budget", "verified_insns=2000").failed
 
 
@@ -305,7 +307,7 @@ def test_mistakes_are_refused_at_collection(pytester: pytest.Pytester) -> None:
 
 def test_with_workers(session: Callable[..., Session]) -> None:
     pytest.importorskip("xdist")
-    told = session(
+    outcome = session(
         """
 @budget(run_time="1ns", program="look")
 @pytest.mark.parametrize("n", range(2))
@@ -313,5 +315,5 @@ def test_dear(bpf, n): drive(bpf)
 """,
         "-n2",
     )
-    assert len(told.failed) == 2
-    assert sum(line.startswith("fail ") for line in told.section) == 2
+    assert len(outcome.failed) == 2
+    assert sum(line.startswith("fail ") for line in outcome.section) == 2

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 
 from pytest_bpf.budgets import results
-from pytest_bpf.claims import Claim, comparison, verdict_of, where
-from pytest_bpf.reports.claims import claim_lines, claims_markdown, claims_table
+from pytest_bpf.budgets.claims import Claim, combine_parts, comparison, where
+from pytest_bpf.reports.claim_table import claim_lines, claims_markdown, claims_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def session(pytester: pytest.Pytester, text: str, *args: str) -> pytest.RunResul
     ],
 )
 def test_verdict_is_made_of_parts(parts: dict[str, bool], verdict: str) -> None:
-    assert verdict_of(parts) == verdict
+    assert combine_parts(parts) == verdict
 
 
 @pytest.mark.parametrize(

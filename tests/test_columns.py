@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_bpf.kernel.columns import decode_all
-from pytest_bpf.kernel.decoding import decoder
-from pytest_bpf.kernel.dtypes import dtype
+from pytest_bpf.kernel.values.columns import decode_all
+from pytest_bpf.kernel.values.decoding import decoder
+from pytest_bpf.kernel.values.dtypes import dtype
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object

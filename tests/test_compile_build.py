@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf.cache import Cache
-from pytest_bpf.compile import Compiler, compile_source, find
+from pytest_bpf.compile import BuildCommand, Compiler, compile_source, find_compiler
 from pytest_bpf.errors import CompileError, UnavailableError
-from pytest_bpf.kernel import libbpf
+from pytest_bpf.kernel.sys import libbpf
 
 XDP = """
 #include <linux/bpf.h>
@@ -50,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(params=["clang", "zig"])
 def compiler(request: pytest.FixtureRequest, cache: Cache) -> Compiler:
-    return find(request.param, cache=cache)
+    return find_compiler(request.param, cache=cache)
 
 
 def load(content: bytes) -> None:
@@ -202,3 +202,11 @@ def test_text_has_a_file_and_a_name(cache: Cache) -> None:
 def test_a_define_that_is_no_identifier(cache: Cache, macro: str) -> None:
     with pytest.raises(CompileError, match="not a C identifier"):
         compile_source("int x;\n", defines={macro: 1}, cache=cache)
+
+
+def test_a_pipe_whose_first_command_fails_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "first.bpf.c").write_text("int f(void) { return NOTHING; }\n")
+    print_error = "echo \"{source}:1:23: error: use of undeclared identifier 'NOTHING'\" >&2"
+    build = BuildCommand(f"({print_error}; exit 1) | cat > {{object}}", "{name}.o", tmp_path)
+    with pytest.raises(CompileError, match=r"first.bpf.c:1: use of undeclared identifier"):
+        build.run(tmp_path / "first.bpf.c")

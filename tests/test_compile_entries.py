@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.cache import Cache
-from pytest_bpf.compile import Compiled, compile_source, find
+from pytest_bpf.compile import CompiledObject, compile_source, find_compiler
 from pytest_bpf.compile.headers import parse_dependencies
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Project:
         os.utime(path, (time.time() - age,) * 2)
         return path
 
-    def compile(self, **options: Any) -> Compiled:
+    def compile(self, **options: Any) -> CompiledObject:
         return compile_source(
             self.folder / "p.bpf.c", cache=self.cache, **{**self.options, **options}
         )
@@ -52,6 +52,7 @@ def project(tmp_path: Path) -> Project:
     project.put("lib/h.h", "#define X 1\n")
     project.put("p.bpf.c", "#include <h.h>\nint x = X;\n")
     project.options["include_dirs"] = [tmp_path / "lib"]
+    project.options["compiler"] = find_compiler("clang", cache=project.cache)
     assert not project.hit()
     assert project.hit()
     return project
@@ -156,7 +157,7 @@ def test_other_options(project: Project, options: dict[str, Any]) -> None:
 
 
 def test_another_compiler(project: Project) -> None:
-    clang, zig = (find(name, cache=project.cache) for name in ("clang", "zig"))
+    clang, zig = (find_compiler(name, cache=project.cache) for name in ("clang", "zig"))
     assert project.hit(compiler=clang)
     assert not project.hit(compiler=zig)
     assert project.hit(compiler=zig)
@@ -228,7 +229,7 @@ def test_a_header_that_changes_during_the_compilation(project: Project) -> None:
     clang, header = shutil.which("clang"), project.folder / "lib" / "h.h"
     wrapper = project.put("clang-9", f'#!/bin/sh\n{clang} "$@" && echo "#define X 7" >{header}\n')
     wrapper.chmod(0o700)
-    hasty = replace(find("clang", cache=project.cache), command=(str(wrapper),))
+    hasty = replace(find_compiler("clang", cache=project.cache), command=(str(wrapper),))
     before = project.compile().object.read_bytes()
     assert project.compile(compiler=hasty).object.read_bytes() == before
     wrapper.write_text(f'#!/bin/sh\nexec {clang} "$@"\n')

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pytest_bpf.costs import Delays, latency
-from pytest_bpf.costs.figure import METRICS
+from pytest_bpf.costs.figures.figure import METRICS
 from pytest_bpf.errors import BpfError
-from pytest_bpf.kernel.values import record_class
-from pytest_bpf.objects.event_values import EventList, Reading
+from pytest_bpf.kernel.btf import Int, Member, Struct
+from pytest_bpf.kernel.values.decoding import class_of
+from pytest_bpf.objects.events.event_values import EventList, Reading
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object
@@ -42,7 +43,7 @@ def obj(load: Load) -> Object:
 
 
 def events(*stamps: int, asleep: int, woken: int, read: int) -> EventList:
-    made = record_class("event", ("at",))
+    made = class_of(Struct("event", 8, (Member("at", Int("__u64", 8), 0),)))
     readings = (Reading(len(stamps), asleep, woken, read),)
     return EventList([made((stamp,)) for stamp in stamps], "ring", 0, readings)
 
@@ -91,9 +92,9 @@ def test_the_two_parts() -> None:
 
 
 def test_percentiles_are_delays_that_were_seen() -> None:
-    found = Delays.of(np.arange(1, 1001))
+    found = Delays.summarize(np.arange(1, 1001))
     assert (found.count, found.p50, found.p95, found.p99, found.max) == (1000, 500, 950, 990, 1000)
-    one = Delays.of(np.array([7]))
+    one = Delays.summarize(np.array([7]))
     assert (one.p50, one.p99, one.max) == (7, 7, 7)
 
 
@@ -102,7 +103,7 @@ def test_bounds_hold_the_true_value() -> None:
     random = np.random.default_rng(1)
     for share, index in ((0.5, 0), (0.95, 1), (0.99, 2)):
         true = -np.log(1 - share) * MS
-        bounds = [Delays.of(random.exponential(MS, 1000)).bounds[index] for _ in range(400)]
+        bounds = [Delays.summarize(random.exponential(MS, 1000)).bounds[index] for _ in range(400)]
         holding = sum(lower <= true <= upper for lower, upper in bounds)
         assert 360 <= holding < 400
 
@@ -128,7 +129,7 @@ def test_figures(obj: Object) -> None:
 
 def test_what_is_no_stamp(obj: Object) -> None:
     reader = obj.maps["ring"].events()
-    with pytest.raises(BpfError, match="no latency of no events"):
+    with pytest.raises(BpfError, match="no event was read, so there is no latency"):
         latency(reader.read(), "at")
     obj.programs["put"].test_run()
     told = reader.read(1)

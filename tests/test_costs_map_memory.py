@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import Map, UnavailableError
-from pytest_bpf.costs import map_memory
-from pytest_bpf.kernel import elements, features
-from pytest_bpf.kernel.perf_event import online_cpus
-from pytest_bpf.kernel.running import kernel_version
+from pytest_bpf.costs.figures import map_memory
+from pytest_bpf.kernel import features
+from pytest_bpf.kernel.maps import elements, memory
+from pytest_bpf.kernel.sys.perf_event import online_cpus
+from pytest_bpf.kernel.sys.release import kernel_version
+from pytest_bpf.kinds.flags import MapFlags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from tests.conftest import Load
 
 told = pytest.mark.skipif(
-    kernel_version() < map_memory.TOLD_SINCE, reason="this kernel's figure is no sum"
+    kernel_version() < map_memory.ALLOCATED_SINCE, reason="this kernel's figure is no sum"
 )
 
 LOCKS = 128
@@ -28,11 +30,11 @@ LOCKS = 128
 
 SHAPES = [
     *(("array", 4, size, 0) for size in (4, 12, 1000)),
-    ("array", 4, 12, map_memory.MMAPABLE),
+    ("array", 4, 12, MapFlags.MMAPABLE),
     ("percpu_array", 4, 12, 0),
     *((kind, 5, 12, 0) for kind in ("hash", "percpu_hash", "lru_hash", "lru_percpu_hash")),
-    ("lru_hash", 16, 100, map_memory.NO_COMMON_LRU),
-    *((kind, 16, 20, map_memory.NO_PREALLOC) for kind in ("hash", "percpu_hash")),
+    ("lru_hash", 16, 100, MapFlags.NO_COMMON_LRU),
+    *((kind, 16, 20, MapFlags.NO_PREALLOC) for kind in ("hash", "percpu_hash")),
     *((kind, 0, 12, 0) for kind in ("queue", "stack", "bloom_filter")),
     *((kind, 0, 0, 0) for kind in ("ringbuf", "user_ringbuf")),
     ("stack_trace", 4, 127 * 8, 0),
@@ -78,7 +80,7 @@ def test_the_formula_is_what_the_kernel_adds_up(
 @told
 @pytest.mark.parametrize("kind", ["hash", "percpu_hash"])
 def test_what_is_not_allocated_beforehand_grows(make: Callable[..., Map], kind: str) -> None:
-    made = make(kind, 8, 20, 1000, map_memory.NO_PREALLOC)
+    made = make(kind, 8, 20, 1000, MapFlags.NO_PREALLOC)
     before = map_memory.by_formula(made)
     for key in range(200):
         made[key] = bytes(20)
@@ -88,10 +90,10 @@ def test_what_is_not_allocated_beforehand_grows(make: Callable[..., Map], kind: 
 
 @told
 def test_a_trie_is_what_is_in_it(make: Callable[..., Map]) -> None:
-    made = make("lpm_trie", 8, 8, 1000, map_memory.NO_PREALLOC)
+    made = make("lpm_trie", 8, 8, 1000, MapFlags.NO_PREALLOC)
     for number in range(50):
         made[f"10.0.{number}.0/24"] = 1
-    header = map_memory.by_formula(make("lpm_trie", 8, 8, 1000, map_memory.NO_PREALLOC))
+    header = map_memory.by_formula(make("lpm_trie", 8, 8, 1000, MapFlags.NO_PREALLOC))
     assert map_memory.by_formula(made) - header == pytest.approx(made.memlock, abs=LOCKS)
 
 
@@ -103,8 +105,8 @@ def test_before_the_kernel_told_the_formula_does(
     assert found.by == "formula"
     assert found.total == pytest.approx(10_000 * 64 + 16_384 * 16, rel=0.02)
     without = make("queue", 0, 8, 4)
-    monkeypatch.delitem(map_memory._FORMULAS, "queue")
-    with pytest.raises(UnavailableError, match="a queue is not told before Linux"):
+    monkeypatch.delitem(memory._FORMULAS, "queue")
+    with pytest.raises(UnavailableError, match="no formula for the memory of a queue"):
         map_memory.map_memory(without)
 
 

@@ -58,9 +58,10 @@ def test_every_kind_that_has_keys(obj: Object, name: str) -> None:
         assert figure.metric.startswith(("lookup", "update"))
         assert figure.value is not None
         assert len(figure.samples) == 5
-        assert figure.value > -1
-    assert speed.update.value is not None
-    assert speed.update.value > 1
+        assert figure.upper is not None
+        assert figure.upper > 0  # a sample can be negative: its base was disturbed
+    assert speed.update.upper is not None
+    assert speed.update.upper > 1
 
 
 def test_an_array_is_found_sooner_than_a_key_of_a_hash(obj: Object) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.costs import reference, statistics
-from pytest_bpf.costs.instrument import FixedProgram
-from pytest_bpf.costs.intervals import NEAR, figure_of
-from pytest_bpf.costs.reference import Reference
-from pytest_bpf.kernel.exact import is_exact
+from pytest_bpf.costs import statistics
+from pytest_bpf.costs.figures.intervals import NEAR, figure_of
+from pytest_bpf.costs.instruments import reference
+from pytest_bpf.costs.instruments.instrument import FixedProgram
+from pytest_bpf.costs.instruments.reference import Reference
+from pytest_bpf.kernel.sys.exact import is_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +46,10 @@ def test_it_does_not_wait_for_ever(beside: Reference, monkeypatch: pytest.Monkey
     monkeypatch.setattr(reference._MACHINE, "least", 1.0)
     monkeypatch.setattr(reference._MACHINE, "patience", 0.04)
     begun = time.monotonic()
-    beside.wait_until_undisturbed()
+    beside.wait_until_quiet()
     assert time.monotonic() - begun >= 0.03
     assert reference._MACHINE.patience <= 0.01
-    beside.wait_until_undisturbed()
+    beside.wait_until_quiet()
     assert reference._MACHINE.patience <= 0
 
 
@@ -57,7 +58,7 @@ def test_it_goes_on_at_once_when_nothing_disturbs(
 ) -> None:
     monkeypatch.setattr(reference._MACHINE, "least", 1e9)
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
-    beside.wait_until_undisturbed()
+    beside.wait_until_quiet()
 
 
 def test_a_figure_is_of_the_undisturbed_batches() -> None:

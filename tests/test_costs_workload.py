@@ -14,7 +14,7 @@ import pytest
 
 from pytest_bpf import BpfError, Figure, Syscalls, UnknownNameError, costs_of
 from pytest_bpf.costs import METRICS
-from pytest_bpf.kernel import exact
+from pytest_bpf.kernel.sys import exact
 
 if TYPE_CHECKING:
     from pytest_bpf import Object

@@ -2,12 +2,13 @@
 
 ``<!-- file: NAME -->`` in front of a block makes it a file. A page's files are written together:
 its tests must pass. A ``console`` block is a command with its output, where ``...`` stands for
-anything; the files that it names are run by it alone. Blocks of ``sh`` and ``text`` are for the
+anything; the files that it names are run by it alone. Blocks of ``sh`` and ``.text`` are for the
 reader's eyes: they install, need another machine, or show what a value looks like.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import sys
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_bpf
-from pytest_bpf import hookspecs, plugin
+from pytest_bpf import plugin
 from pytest_bpf.cache import open_cache
 from pytest_bpf.kernel.features import ATTACH_KINDS
-from pytest_bpf.requirements import Requirements
+from pytest_bpf.plugin import hookspecs
+from pytest_bpf.plugin.requirements import Requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,7 @@ PATIENCE = 300.0
 CONFIGURATION = {"bpf_cc", "bpf_cflags", "bpf_include_dirs", "bpf_defines", "bpf_cache_dir"} | {
     "bpf_strict",
     "bpf_costs",
+    "bpf_c_tests",
     "bpf_budget",
     "bpf_baseline",
     "bpf_allowed",
@@ -49,6 +52,7 @@ CONFIGURATION = {"bpf_cc", "bpf_cflags", "bpf_include_dirs", "bpf_defines", "bpf
     "bpf_reports",
     "bpf_exact",
     "bpf_kernels",
+    "bpf_kernels_may_fail",
     "bpf_cpus",
     "bpf_memory",
     "bpf_hang_timeout",
@@ -161,13 +165,26 @@ def test_console_patterns_can_fail() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = BLOCK.sub("", page.read_text())
+    text = ONLINE.sub("](", BLOCK.sub("", page.read_text()))
     for link in LINK.finditer(text):
         target = page.parent / link["path"] if link["path"] else page
         assert target.exists(), f"{link[0]} leads nowhere"
         assert not link["anchor"] or link["anchor"] in anchors(target), (
             f"{link[0]}: no such heading"
         )
+
+
+ONLINE = re.compile(
+    r"\]\(https://(github\.com/pytest-bpf/pytest-bpf/blob|"
+    r"raw\.githubusercontent\.com/pytest-bpf/pytest-bpf)/main/"
+)
+"""The beginning of a link from the README, which is also read where its folder is not."""
+
+
+def test_the_readme_s_links_work_on_pypi() -> None:
+    readme = (ROOT / "README.md").read_text()
+    relative = re.findall(r"\]\((?!https://|#)[^)]*\)", BLOCK.sub("", readme))
+    assert not relative, "PyPI shows the README without the files beside it"
 
 
 def anchors(page: Path) -> set[str]:
@@ -201,7 +218,7 @@ def test_reference_is_complete() -> None:
 
 def public() -> Iterator[tuple[str, str]]:
     """Yield what users may use, each with the page of the reference that must name it."""
-    for name in set(pytest_bpf.__all__) - {"__version__"}:
+    for name in {*pytest_bpf.__getattr__("__all__")} - {"__version__"}:
         page = "errors" if name.endswith(("Error", "Warning")) else "classes"
         yield f"{page}.md", name
     for name in plugin.__all__:
@@ -218,3 +235,28 @@ def public() -> Iterator[tuple[str, str]]:
         yield "marker.md", keyword
     for kind in ATTACH_KINDS:
         yield "marker.md", kind
+
+
+def test_messages_of_the_troubleshooting_page_exist() -> None:
+    known = "\n".join(texts())
+    rows = re.findall(
+        r"^\| `([^`]+)` \|", (DOCS / "how-to/troubleshooting.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 30
+    lost = [
+        row
+        for row in rows
+        if not re.search(".*?".join(map(re.escape, re.split(r"\.\.\.", row))), known)
+    ]
+    assert not lost, "no message of ours has these words"
+
+
+def texts() -> Iterator[str]:
+    """Yield the texts of our modules, those in pieces whole, with ``...`` for what is filled in."""
+    for path in (ROOT / "pytest_bpf").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "..." for p in node.values)
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""A downstream repository: a dearer program fails the right tests, a comment changes nothing.
+"""A downstream repository: a costlier program fails the right tests, a comment changes nothing.
 
 ``PYTEST_BPF_DOWNSTREAM`` is the Python that has pytest-bpf installed; `.ci/wheel` gives one that
 has the built wheel. ``PYTEST_BPF_TOUCHES`` is how often a comment is touched.
@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu
+from pytest_bpf.kernels import lookup
+from pytest_bpf.vm import qemu
 from tests.budget_sessions import Session, session_of
 
 REPOSITORY = Path(__file__).parent / "downstream"
+
+COVERAGE_PROJECT = Path(__file__).parent / "coverage_project"
 
 PYTHON = os.environ.get("PYTEST_BPF_DOWNSTREAM", sys.executable)
 
@@ -73,14 +77,35 @@ def test_natively(tmp_path: Path) -> None:
     )
 
 
+COVERED = r"^bpf/xdp\.bpf\.c +13 +1 +6 +2 +84% +28->30, 34$"
+
+
+@pytest.mark.bpf_requires(attach="xdp")
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_pytest_cov_has_the_lines_of_c(tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert re.search(COVERED, pytest_cov(tmp_path, *options), re.MULTILINE)
+
+
+def pytest_cov(folder: Path, *options: str) -> str:
+    """Run the tests of another repository under pytest-cov, and return what the user sees."""
+    shutil.copytree(COVERAGE_PROJECT, folder, dirs_exist_ok=True)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    report = ("--cov", "--cov-branch", "--cov-report=term-missing")
+    done = subprocess.run(
+        (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", *report, *options),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.xdist_group("machines")
 def test_exactly(tmp_path: Path) -> None:
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
-    try:
-        qemu.program()
-        kernels.find("debian")
-    except UnavailableError as error:
-        pytest.skip(str(error))
+    needs_machine()
     downstream = Downstream(tmp_path, "--bpf-exact")
     assert not downstream.run("--bpf-save-baseline").failed
     for number in range(TOUCHES):
@@ -99,3 +124,21 @@ def test_exactly(tmp_path: Path) -> None:
     assert changed, message
     assert changed[2] == broken[1]
     assert "inconclusive" not in told.output
+
+
+@pytest.mark.xdist_group("machines")
+def test_pytest_cov_has_the_lines_of_c_on_debian_s_kernel(tmp_path: Path) -> None:
+    needs_machine()
+    pytest_cov(tmp_path)  # compiles it on this side, for every kernel
+    # Exact mode is Debian's kernel in a machine that the test before has saved.
+    assert re.search(COVERED, pytest_cov(tmp_path, "--bpf-exact"), re.MULTILINE)
+
+
+def needs_machine() -> None:
+    """Skip the test where there is no machine with Debian's kernel."""
+    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
+    try:
+        qemu.program()
+        lookup.find("debian")
+    except UnavailableError as error:
+        pytest.skip(str(error))

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.compile import compile_source
+from pytest_bpf.drops import DropCounts, Drops, InterfaceDrops, QdiscDrops, ReasonCounter
+from pytest_bpf.drops import reasons as reasons_module
+from pytest_bpf.drops.counters import netns_cookie
+from pytest_bpf.drops.reasons import SOURCE
 from pytest_bpf.errors import BpfError, UnavailableError, UnknownNameError
-from pytest_bpf.evidence import DropCounts, Drops, InterfaceDrops, QdiscDrops, ReasonCounter
-from pytest_bpf.evidence import reasons as reasons_module
-from pytest_bpf.evidence.counters import cookie_of
-from pytest_bpf.evidence.reasons import SOURCE
-from pytest_bpf.kernel.drop_reasons import reason_names
-from pytest_bpf.kernel.held import held
-from pytest_bpf.objects import Object
-from pytest_bpf.places import Namespace, pair
+from pytest_bpf.kernel.btf.drop_reasons import reason_names
+from pytest_bpf.kernel.sys.descriptors import open_objects
+from pytest_bpf.netns import Namespace, pair
+from pytest_bpf.objects.loading.open_object import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_bpf.loader import Loader
-    from pytest_bpf.places import Topology
-    from pytest_bpf.places.factory import Places
+    from pytest_bpf.netns import Topology
+    from pytest_bpf.netns.places import Places
+    from pytest_bpf.objects import Object
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -40,7 +41,7 @@ char LICENSE[] SEC("license") = "GPL";
 FRAME = b"\2bpf\0\2" + b"\2bpf\0\1" + b"\x88\xb5" + bytes(50)
 """To right's veth0 from left's, of a local experimental EtherType."""
 
-ELSEWHERE = "203.0.113.9"
+REMOTE = "203.0.113.9"
 
 
 @pytest.fixture
@@ -207,14 +208,16 @@ def test_a_full_socket_is_known_without_the_tracepoints_socket(
     left, right = ends
     names = reason_names()
     built = compile_source(SOURCE).object
-    with Object.load(built, globals={"has_rx_sk": False}, trusted=True) as counting:
+    open_object = open_file(built, trusted=True)
+    open_object.globals["has_rx_sk"] = False
+    with open_object, open_object.load() as counting:
         counting.globals["counting"] = True
         counting.attach()
         with deaf(right) as reader:
             address, port = reader.getsockname()
             send(left, address, port, 200, bytes(100))
             kept = queued(reader)
-        cookie = right.run(cookie_of)
+        cookie = right.run(netns_cookie)
         found = [
             (names[drop.reason], seen.packets)
             for drop, seen in counting.maps["drops"].items()
@@ -239,7 +242,7 @@ def test_a_full_qdisc_counts_drops_and_overlimits(
 
 def test_a_router_without_a_route_drops(bpf_places: Places, bpf_drops: Drops) -> None:
     routed = bpf_places.router()
-    send(routed["left"], ELSEWHERE, 9, 10)
+    send(routed["left"], REMOTE, 9, 10)
     assert bpf_drops["router"].total == 10
     assert bpf_drops["left"].total == bpf_drops["right"].total == 0
     assert bpf_drops.functions == {"ip_error": 10}
@@ -283,7 +286,8 @@ def test_what_came_before_does_not_count(ends: tuple[Namespace, Namespace]) -> N
         before = drops.qdiscs["left", "veth0", "tbf"]
         assert before.drops == 0
         assert before.overlimits < 40, "a few packets still wait for their turn"
-        assert drops.total == 0
+        late = drops.reasons.get("NO_SOCKET", 0)  # they find that nobody waits for them any more
+        assert drops.total == late < 40
 
 
 def test_namespaces_made_later_count_from_their_beginning(
@@ -341,11 +345,11 @@ def test_drops_inside_of_drops_count_once(ends: tuple[Namespace, Namespace]) -> 
 
 def test_nothing_is_left_open(ends: tuple[Namespace, Namespace]) -> None:
     descriptors = Path("/proc/self/fd")
-    before, count = held(), len(list(descriptors.iterdir()))
+    before, count = open_objects(), len(list(descriptors.iterdir()))
     with Drops(ends) as drops:
-        assert len(held()) > len(before)
+        assert len(open_objects()) > len(before)
     assert drops.total == 0
-    assert held() == before
+    assert open_objects() == before
     assert len(list(descriptors.iterdir())) == count
 
 
@@ -363,7 +367,7 @@ def test_reasons_know_their_names(ends: tuple[Namespace, Namespace], bpf_drops: 
 
 def test_drops_before_their_beginning_are_an_error() -> None:
     drops = Drops([])
-    assert repr(drops) == "<Drops, not begun>"
+    assert repr(drops) == "<Drops, not started>"
     with pytest.raises(BpfError, match="'with'"):
         _ = drops.total
 

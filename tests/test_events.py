@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.errors import MapError, UnknownNameError
-from pytest_bpf.objects.event_values import RawEvent
+from pytest_bpf.objects.events.event_types import RawEvent
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object, Program
@@ -104,7 +104,7 @@ def test_waiting_ends_by_count_by_condition_or_by_time(load: Load, kind: str) ->
         (RING % "__type(value, struct event);", "struct other", "other"),
         ("const struct event *unused __attribute__((unused));" + RING % "", None, "event"),
         (PERF % SIZES, "struct event", "event"),
-        (PERF % SIZES, None, None),
+        (PERF % SIZES, None, "event"),
         ("const struct event *unused __attribute__((unused));" + PERF % SIZES, None, "event"),
     ],
     ids=range(9),

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from pytest_bpf.errors import UnknownNameError
-from pytest_bpf.kernel import enums, features, libbpf
-from pytest_bpf.kernel.helper_ids import helper_ids, verifier_helper_ids
-from pytest_bpf.kernel.probe import in_private_network
+from pytest_bpf.kernel import features
+from pytest_bpf.kernel.btf import enums
+from pytest_bpf.kernel.features.helpers import helper_ids, verifier_helper_ids
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.network import in_private_network
 from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="probing needs root")
@@ -254,7 +256,8 @@ def test_without_privilege_probes_say_what_they_need() -> None:
     )
     sentence = (
         "needs CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON or else CAP_SYS_ADMIN, which uid 65534 does not "
-        "have here; run as root, in a container with --privileged"
+        "have here; run as root, in a container with --privileged, "
+        "or the tests in a machine (--bpf-kernel debian)"
     )
     assert set(said) == {sentence}
 
@@ -272,7 +275,7 @@ def test_root_of_a_user_namespace_is_told_so() -> None:
     said = answers("said.append(features.privilege())", "unshare", "--user", "--map-root-user")
     sentence = (
         "needs CAP_BPF in the machine's own user namespace, and uid 0 has it only in another one; "
-        "run as root outside of it"
+        "run as root outside of it, or the tests in a machine (--bpf-kernel debian)"
     )
     assert said == [sentence]
 
@@ -289,7 +292,8 @@ def test_capabilities_that_suffice_are_enough() -> None:
     )
     needs = (
         "needs CAP_PERFMON or else CAP_SYS_ADMIN, which uid 0 does not have here; "
-        "run as root, in a container with --privileged"
+        "run as root, in a container with --privileged, "
+        "or the tests in a machine (--bpf-kernel debian)"
     )
     assert said == [True, needs, needs]
 
@@ -310,7 +314,8 @@ assert ctypes.CDLL(None).prctl(22, 2, rules) == 0
     )
     sentence = (
         "needs CAP_BPF and no seccomp filter against it: this process's filter refuses bpf(2) "
-        "(EPERM); run the container with --privileged or --security-opt seccomp=unconfined"
+        "(EPERM); run the container with --privileged or --security-opt seccomp=unconfined, "
+        "or the tests in a machine (--bpf-kernel debian)"
     )
     assert set(said) == {sentence}
 

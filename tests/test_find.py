@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import LoadError, MapError, UnknownNameError, measure
-from pytest_bpf.kernel import ids
-from pytest_bpf.kernel.held import held
+from pytest_bpf.kernel.sys import ids
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
+from pytest_bpf.kernel.sys.descriptors import open_objects
 from pytest_bpf.loader import Loader
-from pytest_bpf.places import PinDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,10 @@ def obj(load_once: Load) -> Object:
 @pytest.fixture
 def bpf() -> Iterator[Loader]:
     """Find with a loader of its own, which leaves nothing open."""
-    before = held()
+    before = open_objects()
     with Loader() as loader:
         yield loader
-    assert held() == before
+    assert open_objects() == before
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_what_another_process_holds(bpf: Loader, tmp_path: Path) -> None:
         for _ in range(10):
             os.getppid()
         assert calls[0] >= before + 10
-        other.communicate()
+        other.communicate(timeout=60)
     bpf.close()
     until = time.monotonic() + 10
     while ids.exists("prog", number):

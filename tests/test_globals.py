@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,7 +117,7 @@ def test_refusals(load: Load, obj: Object) -> None:
 
 def test_sections_that_cannot_be_mapped(obj: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     """As before 5.5."""
-    monkeypatch.setattr("pytest_bpf.objects.globals.MMAPABLE", 0)
+    monkeypatch.setattr("pytest_bpf.objects.maps.globals.MapFlags", SimpleNamespace(MMAPABLE=0))
     obj.globals["hidden"] = 70
     obj.globals["text"] = "other"
     assert (obj.globals["hidden"], obj.globals["counter"], obj.globals["text"]) == (70, 5, "other")

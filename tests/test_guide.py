@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bpf_examples
+from bpf_examples import lines
 from bpf_examples.mutate import SUITES, Mutant, first_failure, markdown, mutants, outcome
-from pytest_bpf.claims import Claim
-from pytest_bpf.reports.claims import claim_lines
+from pytest_bpf.lint import RULES
+from pytest_bpf.plugin.budgets.claim_marker import parse_claim
+from pytest_bpf.reports.claim_table import claim_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    from pytest_bpf.budgets.claims import Claim
+
 DOCS = Path(__file__).parent.parent / "docs"
-SCOREBOARD, CHECKLIST, MUTANTS = (
-    DOCS / f"guide-{name}.md" for name in ("scoreboard", "checklist", "mutants")
+SCOREBOARD, CHECKLIST, MUTANTS, LINES = (
+    DOCS / f"guide-{name}.md" for name in ("scoreboard", "checklist", "mutants", "lines")
 )
 FOLDERS = sorted(path.parent for path in SUITES.glob("*/test_*.py"))
 ROWS = set(range(1, 17))
@@ -39,7 +43,7 @@ def claims() -> Iterator[tuple[str, Claim]]:
         for test in vars(module_of(folder)).values():
             for mark in getattr(test, "pytestmark", ()):
                 if mark.name == "bpf_claim" and getattr(test, "__name__", "").startswith("test_"):
-                    yield folder.name, Claim.parse(mark)
+                    yield folder.name, parse_claim(mark)
 
 
 def table(page: Path) -> list[list[str]]:
@@ -67,7 +71,8 @@ def test_checklist_says_what_the_suites_say() -> None:
     verdicts = {(suite, claim.row, claim.says): claim.expected for suite, claim in claims()}
     items = table(CHECKLIST)
     assert len(items) >= 13
-    for item, link, row, says, verdict in items:
+    for item, link, row, says, verdict, rule in items:
+        assert not rule or rule.split("`")[1] in RULES, item
         suite = re.findall(r"\]\(\.\./bpf_examples/(\w+)/README\.md\)", link)
         assert suite, item
         assert (suite[0], int(row), says) in verdicts, f"{item}: nobody claims {says!r}"
@@ -115,6 +120,31 @@ def test_page_of_mutants_is_current() -> None:
         suite, test = program.partition("/")[0], re.fullmatch(r"`(test_\w+)(\[.*\])?`", killed)
         assert test, f"{program}: {killed}"
         assert hasattr(module_of(SUITES / suite), test[1]), f"{suite} has no {test[1]}"
+
+
+def test_page_of_lines_is_current() -> None:
+    rows = table(LINES)
+    assert [row[0] for row in rows] == [f"{p.parent.name}/{p.name}" for p in lines.sources()]
+    for name, count, ran, _, missing, left_out in rows:
+        program = lines.Program(name, int(count), (), int(ran))
+        assert left_out == "; ".join(lines.reasons(SUITES / name)), name
+        assert int(ran) + (missing.count(",") + 1 if missing else 0) == int(count), name
+        assert not missing or not program.is_advice, f"{name}: lines {missing} did not run"
+
+
+@pytest.mark.bpf_requires(program_type="sched_cls", cpus=2)
+def test_lines_of_a_suite_are_those_of_the_page() -> None:
+    shown = {row[0]: row for row in table(LINES)}
+    table_ = lines.programs(["per_cpu"], [()])
+    assert len(table_) == 3
+    for program in table_:
+        assert shown[program.name][1:3] == [str(program.statements), str(program.ran)]
+
+
+def test_a_line_that_did_not_run_is_shown() -> None:
+    page = lines.markdown([lines.Program("lru/after.bpf.c", 10, (3, 4), 7, ("it makes room",))])
+    assert page[-1] == "| lru/after.bpf.c | 10 | 8 | 1 | 3, 4 | it makes room |"
+    assert "Programs that follow the guide: 8 of 10 lines ran; others: 0 of 0 lines." in page
 
 
 KILLED = [("per_cpu", "after.bpf.c"), ("map_types", "migration.bpf.c")]

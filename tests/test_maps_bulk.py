@@ -16,13 +16,17 @@ import psutil
 import pytest
 
 from pytest_bpf.errors import MapError
-from pytest_bpf.kernel import batches, dump, dump_checks, elements, enums, libbpf
-from pytest_bpf.kernel.dump import Dump
-from pytest_bpf.kernel.dump_program import HASHED, INDEXED, Shape
-from pytest_bpf.kernel.elements import possible_cpus
-from pytest_bpf.kernel.held import held
-from pytest_bpf.kernel.libbpf_options import MapOptions
-from pytest_bpf.objects import Map, reading
+from pytest_bpf.kernel.btf import enums
+from pytest_bpf.kernel.maps import batches, dump, dump_checks, elements
+from pytest_bpf.kernel.maps.dump import MapDump
+from pytest_bpf.kernel.maps.dump_program import Shape
+from pytest_bpf.kernel.maps.elements import possible_cpus
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.descriptors import open_objects
+from pytest_bpf.kernel.sys.libbpf_options import MapOptions
+from pytest_bpf.kinds.maps import FOR_EACH, INDEXED
+from pytest_bpf.objects import Map
+from pytest_bpf.objects.maps import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 CPUS = possible_cpus()
 ENTRIES = 200
-KINDS = sorted(HASHED | INDEXED)
+KINDS = sorted(FOR_EACH)
 
 
 @contextmanager
@@ -94,7 +98,7 @@ def test_every_way_reads_the_same(kind: str, key_size: int, value_size: int) -> 
         filled(fd, kind, key_size, stride)
         singly = as_elements(batches.one_by_one(fd, key_size, stride))
         assert len(singly) >= 100
-        batch = batches.joined(batches.by_batches(fd, key_size, stride, ENTRIES, most=7))
+        batch = batches.join(batches.by_batches(fd, key_size, stride, ENTRIES, most=7))
         assert as_elements(batch) == singly
         made = dump_of(fd, kind, shape)
         for _ in range(2):
@@ -108,10 +112,10 @@ def test_every_way_reads_the_same(kind: str, key_size: int, value_size: int) -> 
         made.close()
 
 
-def dump_of(fd: int, kind: str, shape: Shape) -> Dump:
+def dump_of(fd: int, kind: str, shape: Shape) -> MapDump:
     """Return the dump program of a map; skip on kernels that have none for its kind."""
     try:
-        return Dump(fd, kind, shape, ENTRIES)
+        return MapDump(fd, kind, shape, ENTRIES)
     except OSError as error:
         pytest.skip(f"this kernel has no dump program for a {kind}: {error.strerror}")
 
@@ -125,8 +129,8 @@ def test_a_dump_grows_with_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dump, "FIRST_ROOM", 2)
     monkeypatch.setattr(dump, "GROWTH", 3)
     with created("hash", 4, 8) as fd:
-        before = held()
-        made = Dump(fd, "hash", Shape(False, 4, 8, 0), ENTRIES)
+        before = open_objects()
+        made = MapDump(fd, "hash", Shape(False, 4, 8, 0), ENTRIES)
         for number in (0, 1, 2, 3, 150, ENTRIES - 1):
             elements.update(fd, number.to_bytes(4, "little"), bytes(8))
             rows = made.read()
@@ -137,9 +141,9 @@ def test_a_dump_grows_with_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = made.read()
         assert rows is not None
         assert sorted(rows["key"]) == list(range(ENTRIES))
-        assert len(held() - before) == 2, "the program and its rows"
+        assert len(open_objects() - before) == 2, "the program and its rows"
         made.close()
-        assert held() == before
+        assert open_objects() == before
 
 
 def test_many_dumps_leave_nothing() -> None:
@@ -147,7 +151,7 @@ def test_many_dumps_leave_nothing() -> None:
         filled(fd, "percpu_hash", 4, 104 * CPUS, 1500)
 
         def life(ending: str) -> None:
-            made = Dump(fd, "percpu_hash", Shape(False, 4, 100, CPUS), 1500)
+            made = MapDump(fd, "percpu_hash", Shape(False, 4, 100, CPUS), 1500)
             rows = made.read()
             assert rows is not None
             assert len(rows) == 1500
@@ -168,12 +172,12 @@ def footprint() -> tuple[Any, int]:
     """Return what is open, and the resident bytes."""
     gc.collect()
     files = len(list(Path("/proc/self/fd").iterdir()))
-    return (held(), files), psutil.Process().memory_info().rss
+    return (open_objects(), files), psutil.Process().memory_info().rss
 
 
 def test_a_dump_of_an_empty_map() -> None:
     with created("hash", 4, 8) as fd:
-        rows = Dump(fd, "hash", Shape(False, 4, 8, 0), ENTRIES).read()
+        rows = MapDump(fd, "hash", Shape(False, 4, 8, 0), ENTRIES).read()
     assert rows is not None
     assert rows.shape == (0,)
 
@@ -188,9 +192,9 @@ def test_a_dump_of_an_empty_map() -> None:
 )
 def test_what_has_no_dump_program_is_refused(kind: str, shape: Shape) -> None:
     with pytest.raises(OSError, match=f"no dump program for a {kind} of this size"):
-        Dump(-1, kind, shape, 10)
+        MapDump(-1, kind, shape, 10)
     with pytest.raises(OSError, match="Bad file"):
-        Dump(-1, "hash", Shape(False, 4, 8, 0), 10)
+        MapDump(-1, "hash", Shape(False, 4, 8, 0), 10)
 
 
 SOURCE = """
@@ -296,27 +300,27 @@ def test_a_dump_program_comes_when_it_pays(obj: Object, monkeypatch: pytest.Monk
     few = obj.maps["stats"]
     again = Map.from_id(few.id)
     few.update({(b"abcd", n): {"n": n} for n in range(4)})
-    before = held()
+    before = open_objects()
     for number in range(3):
         assert (len(again), number < 2) == (4, again._reads._dump is None)
-    assert len(held() - before) == 2
+    assert len(open_objects() - before) == 2
     del again
-    assert held() == before
+    assert open_objects() == before
 
 
 def test_closed_maps_free_what_was_set_up(load: Load) -> None:
-    others = held()
+    others = open_objects()
     obj = load(SOURCE)
-    before = held()
+    before = open_objects()
     for name in ("stats", "counts", "cells"):
         of = obj.maps[name]
         if name != "cells":
             of.update({((0,) * 4, n) if name == "stats" else n: {} for n in range(3000)})
         assert len(of) >= 3000
         assert of._reads._dump is not None
-    assert len(held() - before) == 6
+    assert len(open_objects() - before) == 6
     obj.close()
-    assert held() == others
+    assert open_objects() == others
     with pytest.raises(MapError, match="map 'stats' is gone: its object was closed"):
         obj.maps["stats"].snapshot()
 
@@ -357,12 +361,12 @@ def test_a_view_shows_what_is_there_and_outlives_the_map(obj: Object) -> None:
     frozen = shared.snapshot()
     shared[2999] = {"n": 8}
     assert (frozen["value"]["n"][-1], seen["n"][-1]) == (7, 8)
-    before, name = held(), f"map {shared.id}"
+    before, name = open_objects(), f"map {shared.id}"
     obj.close()
     assert seen["n"].sum() == 8
-    assert name in before & held(), "a view keeps its map"
+    assert name in before & open_objects(), "a view keeps its map"
     del seen
-    assert name not in held()
+    assert name not in open_objects()
     with pytest.raises(MapError, match="'shared' is gone"):
         shared.view()
 
@@ -412,5 +416,5 @@ def test_a_dump_that_is_led_astray_gives_way_to_batches(
     stats = obj.maps["stats"]
     stats.update({(b"abcd", n): {"n": n} for n in range(3000)})
     assert len(stats) == 3000
-    monkeypatch.setattr(Dump, "_run", lambda _: dump_checks.ASTRAY)
+    monkeypatch.setattr(MapDump, "_run", lambda _: dump_checks.ASTRAY)
     assert sorted(stats.snapshot()["value"]["n"]) == list(range(3000))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.cgroup import Cgroup
 from pytest_bpf.errors import MapError, ValueTypeError
-from pytest_bpf.places import Cgroup, Namespace
+from pytest_bpf.netns import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +159,9 @@ def test_maps_of_maps(load: Load) -> None:
     assert table.snapshot()["value"].tolist() == [second.id] * 2
     with pytest.raises(ValueTypeError, match="array_of_maps takes something with a file desc"):
         table[0] = "first"
-    with pytest.raises(MapError, match="array_of_maps does not do that"):
+    with pytest.raises(
+        MapError, match="an array_of_maps takes no flag but 'any', and a map like its inner"
+    ):
         table[0] = obj.maps["by_number"]
     del table[0]
     assert 0 not in table
@@ -181,7 +184,9 @@ SEC("raw_tp") int other(void *ctx) { return 0; }
     assert dict(jumps) == {1: obj.programs["target"].id}
     del jumps[1]
     assert enter.test_run(bytes(64)).retval == 11
-    with pytest.raises(MapError, match="a prog_array does not do that"):
+    with pytest.raises(
+        MapError, match="a prog_array takes no flag but 'any', and a program of the same"
+    ):
         jumps[0] = obj.programs["other"]
     with pytest.raises(MapError, match="the index is past the end, max_entries is 2"):
         jumps[2] = obj.programs["target"]

@@ -8,17 +8,19 @@ import re
 import sys
 import time
 import xml.etree.ElementTree as ET
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_bpf.cache import open_cache
-from pytest_bpf.compile import elsewhere
+from pytest_bpf.compile import remote
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import vmlinux_h
-from pytest_bpf.matrix.names import without
-from pytest_bpf.reports.matrix import matrix_table, nowhere
-from pytest_bpf.vm import kernels, qemu
+from pytest_bpf.kernel.btf import vmlinux_h
+from pytest_bpf.kernels import lookup
+from pytest_bpf.plugin.matrix.names import select, strip_kernel
+from pytest_bpf.reports.matrix import matrix_table, nowhere, skip_reasons, verifier_table
+from pytest_bpf.vm import qemu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,13 @@ TIMEOUT = 400
 
 USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 """``__NR_userfaultfd`` of <asm/unistd.h>."""
+
+TWO = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int two(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+"""
 
 COUNT = """
 #include "vmlinux.h"
@@ -47,7 +56,7 @@ def release() -> str:
     pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
     try:
         qemu.program()
-        found = kernels.find("debian")
+        found = lookup.find("debian")
     except UnavailableError as error:
         pytest.skip(str(error))
     assert found is not None
@@ -95,6 +104,20 @@ def test_a_table_of_many_tests_has_a_row_for_each_file() -> None:
     ]
 
 
+def test_what_the_verifier_counted_is_one_table_for_all_kernels() -> None:
+    insns = {("a.c:p", "6.1"): {1200, 90}, ("a.c:p", "6.12"): {7}, ("b.c:q", "6.12"): {5}}
+    assert verifier_table(insns, ["6.1", "6.12"]) == [
+        "            6.1  6.12",
+        "a.c:p  90-1,200     7",
+        "b.c:q         -     5",
+    ]
+
+
+def test_a_reason_to_skip_has_its_kernels() -> None:
+    reasons = {"6.1": "lacks it", "6.6": "lacks it", "host": "busy"}
+    assert skip_reasons(reasons) == ["6.1, 6.6: lacks it", "host: busy"]
+
+
 def test_what_ran_nowhere_was_skipped_on_each() -> None:
     outcomes = {("x", "a"): "skipped", ("x", "b"): "passed", ("y", "a"): "skipped"}
     assert nowhere(outcomes) == ["y"]
@@ -109,7 +132,7 @@ def test_what_ran_nowhere_was_skipped_on_each() -> None:
     ],
 )
 def test_the_kernel_is_taken_out_of_a_name(named: str, plain: str) -> None:
-    assert without(named, "6.1") == plain
+    assert strip_kernel(named, "6.1") == plain
 
 
 def test_without_xdist_it_says_what_to_install(session: pytest.Pytester) -> None:
@@ -133,6 +156,52 @@ def test_kernels_from_the_configuration(session: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*PASSED*::test_x[[]host[]]*", "total * 1 passed"])
 
 
+@pytest.mark.parametrize("written", ["[0]", "[0][host]", "[0-host]"])
+@pytest.mark.parametrize("function", ["test_x", "TestX::test_x"])
+def test_an_id_selects_its_test(session: pytest.Pytester, function: str, written: str) -> None:
+    session.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", [0, 1])
+        def test_x(number):
+            pass
+
+        class TestX:
+            @pytest.mark.parametrize("number", [0, 1])
+            def test_x(self, number):
+                pass
+        """
+    )
+    argument = f"test_an_id_selects_its_test.py::{function}{written}"
+    result = run(session, "-v", "--bpf-kernel", "host", argument)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"*PASSED*::{function}[[]0-host[]]*"])
+    collected = run(session, "--collect-only", "-q", "--bpf-kernel", "host", argument)
+    collected.stdout.fnmatch_lines([f"*::{function}[[]0-host[]]"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "selected"),
+    [
+        ("a.py::test_x", ["a.py::test_x"]),
+        ("a.py::test_x[1]", ["a.py::test_x[1-6.1.0]", "a.py::test_x[1-6.12.9]"]),
+        ("a.py::test_x[1][6.12]", ["a.py::test_x[1-6.12.9]"]),
+        ("a.py::test_x[1][6.1]", ["a.py::test_x[1-6.1.0]"]),
+        ("a.py::test_x[6.12.9]", ["a.py::test_x[6.12.9]"]),
+        ("a.py::test_x[6.12]", ["a.py::test_x[6.12-6.1.0]", "a.py::test_x[6.12-6.12.9]"]),
+        ("a.py::test_x[a][b]", ["a.py::test_x[a][b-6.1.0]", "a.py::test_x[a][b-6.12.9]"]),
+        ("a.py::test_x[1-6.1.0]", ["a.py::test_x[1-6.1.0]"]),
+        ("folder[1]", ["folder[1]"]),
+    ],
+)
+def test_what_an_id_selects_of_two_kernels(argument: str, selected: list[str]) -> None:
+    kernels = ["6.1.0", "6.12.9"]
+    assert select(argument, kernels, kernels) == selected
+    each = [select(argument, [kernel], kernels) for kernel in kernels]
+    assert set(chain(*each)) == set(selected)
+
+
 def test_two_kernels_make_one_matrix(session: pytest.Pytester, release: str) -> None:
     session.makepyfile(
         f"""
@@ -151,17 +220,26 @@ def test_two_kernels_make_one_matrix(session: pytest.Pytester, release: str) -> 
         def test_nowhere():
             pytest.skip("lacking")
 
-        def test_here():
+        def test_here(bpf_places):
             assert os.uname().release != {release!r}
+
+        @pytest.mark.bpf_requires(kernel=">=99", map_type="arena")
+        def test_newer():
+            pass
+
+        def test_program(bpf):
+            bpf.load({TWO!r}, name="two")
 
         class TestOld(unittest.TestCase):
             def test_method(self):
                 pass
         """
     )
-    result = run(session, "--bpf-kernel", "host", "--bpf-kernel", "debian", "--junitxml=j.xml")
+    kernels = ("--bpf-kernel", "host", "--bpf-kernel", "debian")
+    reports = ("--junitxml=j.xml", "--bpf-artifacts=kept", "--bpf-strict", "--bpf-costs")
+    result = run(session, *kernels, *reports)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.assert_outcomes(passed=8, skipped=3, failed=1)
+    result.assert_outcomes(passed=10, skipped=5, failed=1, errors=2)
     name = "test_two_kernels_make_one_matrix.py"
     lines = [re.sub(" +", " ", line) for line in result.outlines]
     wanted = [
@@ -171,15 +249,24 @@ def test_two_kernels_make_one_matrix(session: pytest.Pytester, release: str) -> 
         f"{name}::test_nowhere skipped skipped",
         f"{name}::test_here passed failed",
         f"{name}::TestOld::test_method passed passed",
-        "total 4 passed, 2 skipped 1 failed, 4 passed, 1 skipped",
-        "ran on no kernel, skipped on each: 1",
+        "total 5 passed, 3 skipped 1 failed, 5 passed, 2 skipped",
+        "ran on no kernel, skipped on each: 2",
         f" {name}::test_nowhere",
+        f" host, {release}: lacking",
+        "--bpf-strict: ran on no kernel: " + f"host, {release}: lacking",
     ]
     assert not set(wanted) - set(lines), result.outlines
     cases = ET.parse(session.path / "j.xml").findall(".//testcase")
     assert {f"test_both[1-{kernel}]" for kernel in ("host", release)} <= {
         case.attrib["name"] for case in cases
     }
+    assert any(re.fullmatch(r".*two.*:two +\d+ +\d+", line) for line in result.outlines)
+    result.stdout.fnmatch_lines(
+        [f"    {release}: requires kernel >=99 *map type 'arena', which Linux has since 6.9"]
+    )
+    kept = session.path / "kept" / f"{name}-test_here[{release}]"
+    assert f"Linux version {release}" in (kept / "console.txt").read_text()
+    assert "test_here" in (kept / "report.txt").read_text()
     said = [case.findall(".//property[@name='bpf_kernel']") for case in cases]
     assert sorted({p.attrib["value"] for found in said for p in found}) == [release, "host"]
 
@@ -371,7 +458,7 @@ def test_a_cpu_that_hangs_is_named_while_the_other_lives(
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--bpf-memory=100", "a machine needs 512 MiB of memory or more, not 100"),
+        ("--bpf-memory=100", "a machine has 512 to 1048576 MiB of memory, not 100"),
         ("--bpf-cpus=0", "a machine has 1 to 64 CPUs, not 0"),
         ("--bpf-exact --bpf-cpus=2", "an exact machine has one CPU, not 2: *"),
         ("-o bpf_memory=1G", "bpf_memory must be a whole number, not '1G'"),
@@ -477,8 +564,8 @@ def test_what_only_the_asking_process_has_is_left_to_it(tmp_path: Path) -> None:
         "compiler": None,
         "identity": "",
     }
-    assert elsewhere.answer(request) == {}
-    assert elsewhere.answer(request | {"include_dirs": [str(tmp_path / "none")]}) == {}
+    assert remote.answer(request) == {}
+    assert remote.answer(request | {"include_dirs": [str(tmp_path / "none")]}) == {}
 
 
 def test_types_are_of_the_asking_kernel() -> None:
@@ -492,13 +579,13 @@ def test_types_are_of_the_asking_kernel() -> None:
         "compiler": None,
         "identity": f"{time.time_ns():016}-of-another-kernel",
     }
-    assert elsewhere.answer(request) == {"wanted": "btf"}
-    refused = elsewhere.answer(request | {"btf": b"not BTF"})
+    assert remote.answer(request) == {"wanted": "btf"}
+    refused = remote.answer(request | {"btf": b"not BTF"})
     assert refused["error"] == "UnavailableError"
     open_cache().path("btf", request["identity"][:16]).unlink()
-    done = elsewhere.answer(request | {"btf": vmlinux_h.RUNNING.read_bytes()})
+    done = remote.answer(request | {"btf": vmlinux_h.RUNNING.read_bytes()})
     assert done["object"].startswith(b"\x7fELF")
-    assert elsewhere.answer(request)["cached"]
+    assert remote.answer(request)["cached"]
     open_cache().path("btf", request["identity"][:16]).unlink()
 
 
@@ -529,7 +616,7 @@ def test_the_host_runs_natively_beside_an_exact_machine(
     session.makepyfile(
         f"""
         import os
-        from pytest_bpf.kernel.exact import is_exact
+        from pytest_bpf.kernel.sys.exact import is_exact
 
         def test_exact_there_alone():
             assert is_exact() == (os.uname().release == {release!r})
@@ -544,3 +631,33 @@ def test_the_host_does_not_count(session: pytest.Pytester) -> None:
     result = run(session, "--bpf-exact", "--bpf-kernel", "host")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-exact counts instructions in a machine; the host *"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--bpf-kernel host --pdb", "--pdb needs a terminal to ask at, and standard input is none"),
+        ("--bpf-kernel host --trace", "--trace needs a terminal to ask at, *"),
+        ("--bpf-kernel host --bpf-shell", "--bpf-shell needs a terminal*"),
+        ("--bpf-shell", "--bpf-shell needs a terminal, and standard input is none"),
+        ("--bpf-kernel host --bpf-writable nowhere", "bpf_writable: *nowhere is no folder *"),
+        (
+            "--bpf-kernel host" + "".join(f" --bpf-writable {name}" for name in "abcde"),
+            "bpf_writable: a machine has 4 writable folders at most, not 5: *",
+        ),
+    ],
+)
+def test_what_a_session_cannot_have(session: pytest.Pytester, options: str, sentence: str) -> None:
+    for name in "abcde":
+        session.mkdir(name)
+    result = run(session, *options.split())
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {sentence}"])
+
+
+def test_a_breakpoint_of_a_worker_says_what_it_needs(session: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+    session.makepyfile("def test_x(): breakpoint()")
+    result = run(session, "--bpf-kernel", "host")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["breakpoint() needs a terminal: *--bpf-kernel host --pdb"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpf.kernel.mounts import tracefs, with_tracefs
+from pytest_bpf.kernel.sys.tracefs import tracefs, with_tracefs
 from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -48,8 +48,8 @@ def test_one_thread_serves_all_and_exceptions_come_back() -> None:
 
 def test_the_thread_keeps_no_test_namespace_alive() -> None:
     said = in_a_process(
-        "import os\nfrom pytest_bpf.kernel.mounts import tracefs, with_tracefs\n"
-        "from pytest_bpf.kernel.probe import in_private_network\n"
+        "import os\nfrom pytest_bpf.kernel.sys.tracefs import tracefs, with_tracefs\n"
+        "from pytest_bpf.kernel.sys.network import in_private_network\n"
         "in_private_network(lambda: with_tracefs(tracefs))\n"
         "said += [os.readlink('/proc/self/ns/net'),"
         " with_tracefs(os.readlink, '/proc/thread-self/ns/net')]"
@@ -59,7 +59,7 @@ def test_the_thread_keeps_no_test_namespace_alive() -> None:
 
 def test_tracefs_is_seen_after_a_fork() -> None:
     said = in_a_process(
-        "import os\nfrom pytest_bpf.kernel.mounts import tracefs, with_tracefs\n"
+        "import os\nfrom pytest_bpf.kernel.sys.tracefs import tracefs, with_tracefs\n"
         "with_tracefs(tracefs)\n"
         "child = os.fork()\n"
         "if child == 0:\n"
@@ -72,7 +72,7 @@ def test_tracefs_is_seen_after_a_fork() -> None:
 def test_tracefs_without_privilege_says_what_it_needs() -> None:
     said = in_a_process(
         "from pytest_bpf.errors import UnavailableError\n"
-        "from pytest_bpf.kernel.mounts import with_tracefs\n"
+        "from pytest_bpf.kernel.sys.tracefs import with_tracefs\n"
         "try: with_tracefs(print)\n"
         "except UnavailableError as error: said.append(str(error))",
         *AS_NOBODY,

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pytest_bpf.errors import AttachError, BpfError, LoadError
-from pytest_bpf.kernel.held import held
+from pytest_bpf.kernel.sys.descriptors import open_objects
 from pytest_bpf.loader import Loader
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 def footprint() -> tuple[Any, ...]:
     gc.collect()
-    return held(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    return open_objects(), len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
 def life(loader: Loader, number: int) -> None:
@@ -98,7 +98,7 @@ def test_attaching_all_that_says_where(load: Load) -> None:
     assert set(obj.links) == {"traced", "raw"}
     obj.programs["raw"].attach()
     assert set(obj.links) == {"traced", "raw", "raw#2"}
-    assert repr(obj.links["raw"]) == "<Link raw -> raw_tp/sys_exit>"
+    assert repr(obj.links["raw"]) == "<Link raw -> sys_exit>"
     obj.close()
     assert not any(link.attached for link in obj.links.values())
     assert (obj.closed, repr(obj).endswith(", closed>")) == (True, True)
@@ -109,7 +109,7 @@ def test_attaching_all_that_says_where(load: Load) -> None:
     with pytest.raises(LoadError, match="program 'raw' is gone: its object was closed"):
         obj.programs["raw"].attach()
     assert obj.links["raw"].fd == -1
-    with pytest.raises(AttachError, match="has no id"):
+    with pytest.raises(AttachError, match="has no info: it is detached"):
         _ = obj.links["raw"].id
 
 
@@ -121,7 +121,7 @@ def test_an_error_while_closing_stops_nothing_else() -> None:
         seen.append(obj)
         raise RuntimeError("from the hook")
 
-    loader = Loader(closing=closing)
+    loader = Loader(on_close=closing)
     one, other = loader.load(SOURCE), loader.load(SOURCE, max_entries={"table": 7})
     other.programs["raw"].attach()
     with pytest.raises(RuntimeError, match="from the hook"):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pytest_bpf.places import messages
+from pytest_bpf.netns import messages
 
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="bytes as x86 has them")
 
@@ -27,7 +27,7 @@ def test_netem_is_asked_for_as_tc_does_and_always_with_a_rate(rate: int, encoded
     request = messages.netem(3, delay=5, jitter=2, loss=77, rate=rate, limit=10)
     wanted = f"{QDISC} {OPTIONS} 14000600 {encoded} 00000000 00000000 00000000"
     assert request.data[16:] == bytes.fromhex(wanted)
-    assert request.what == "netem on interface 3"
+    assert request.description == "netem on interface 3"
 
 
 def test_a_header_has_the_length_of_the_whole_request() -> None:
@@ -42,4 +42,4 @@ def test_a_header_has_the_length_of_the_whole_request() -> None:
 def test_attributes_end_where_the_next_one_can_start() -> None:
     for name in ("a", "ab", "abc", "abcd"):
         ends = (name, 2, "02:00:00:00:00:01"), ("b", 3, "02:00:00:00:00:02")
-        assert len(messages.new_veth(*ends, 5, 1500, 1).data) % 4 == 0
+        assert len(messages.new_cable("veth", *ends, 5, 1500, 1).data) % 4 == 0

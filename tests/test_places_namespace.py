@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf.errors import PlaceError, UnknownNameError
-from pytest_bpf.places import Namespace, pair, worker
+from pytest_bpf.kernel.sys import worker
+from pytest_bpf.netns import Namespace, pair
 from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -128,7 +129,7 @@ def test_interfaces_are_those_there_are_now() -> None:
         assert (wan.name, wan.ifindex, wan.namespace) == ("wan", 2, left)
         assert wan.mac != right.iface.mac
         assert (str(wan.ipv4), str(wan.ipv6)) == ("192.0.2.1/24", "2001:db8::1/64")
-        assert left.popen(["ip", "link", "add", "own", "type", "bridge"]).wait() == 0
+        assert left.popen(["ip", "link", "add", "own", "type", "bridge"]).wait(60) == 0
         assert list(left.interfaces) == ["wan", "own"]
         assert left.interfaces["own"].ipv4 is None
         with pytest.raises(UnknownNameError, match="'wna' here; did you mean 'wan'"):
@@ -138,7 +139,7 @@ def test_interfaces_are_those_there_are_now() -> None:
 def test_a_process_runs_inside_and_dies_on_close() -> None:
     namespace = Namespace()
     with namespace.popen(["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE) as quick:
-        assert quick.communicate()[0] == f"net:[{namespace.inode}]\n".encode()
+        assert quick.communicate(timeout=60)[0] == f"net:[{namespace.inode}]\n".encode()
     child = namespace.popen(["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()
@@ -251,7 +252,7 @@ def test_fifty_pairs_leak_nothing() -> None:
 def test_a_killed_test_process_leaves_no_namespace_and_no_process() -> None:
     script = """
 import sys, time
-from pytest_bpf.places import pair
+from pytest_bpf.netns import pair
 left, right = pair()
 child = left.popen(["sleep", "1000"])
 print(left.inode, right.inode, child.pid, flush=True)
@@ -272,7 +273,7 @@ time.sleep(1000)
 
 
 def test_without_privilege_the_sentence_says_what_is_missing() -> None:
-    script = "from pytest_bpf.places import pair; pair()"
+    script = "from pytest_bpf.netns import pair; pair()"
     done = subprocess.run(
         [*AS_NOBODY, sys.executable, "-B", "-c", script],
         capture_output=True,
@@ -281,6 +282,33 @@ def test_without_privilege_the_sentence_says_what_is_missing() -> None:
     )
     last = done.stderr.strip().splitlines()[-1]
     assert last == (
-        "pytest_bpf.errors.UnavailableError: a network namespace needs CAP_SYS_ADMIN, which this "
+        "pytest_bpf.errors.PrivilegeError: a network namespace needs CAP_SYS_ADMIN, which this "
         "process (uid 65534) does not have; run as root"
     )
+
+
+def test_without_privilege_a_skip_says_what_needs_none(tmp_path: Path) -> None:
+    file = tmp_path / "test_x.py"
+    file.write_text("from pytest_bpf.netns import pair\ndef test_x(): pair()\n")
+    tmp_path.chmod(0o755)
+    words = ("-m", "pytest", "-rs", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(file))
+    done = subprocess.run(
+        [*AS_NOBODY, sys.executable, "-B", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (
+        "a network namespace needs CAP_SYS_ADMIN, which this process (uid 65534) does not have; "
+        "run as root, or the tests in a machine (--bpf-kernel debian)"
+    ) in done.stdout, done
+
+
+def test_what_a_function_raises_is_raised_whatever_its_arguments_are() -> None:
+    with Namespace("a") as namespace:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            namespace.run(os.close, 123456)
+        with pytest.raises(ValueError, match="invalid literal"):
+            namespace.run(int, "x", base=10)

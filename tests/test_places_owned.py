@@ -7,23 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.places import Cgroup, PinDirectory, bpffs, cgroupfs, owned, sweep
-from pytest_bpf.places.mounts import mounts
+from pytest_bpf.cgroup import Cgroup, cgroupfs
+from pytest_bpf.kernel.sys import bpffs, names
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
+from pytest_bpf.kernel.sys.mountinfo import mounts
+from pytest_bpf.netns.places import sweep
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="cgroups and mounts need root")
 
 
 def test_a_name_tells_its_owner_apart_from_a_later_process() -> None:
-    name = owned.owned_name()
+    name = names.unique_name()
     prefix, namespace, pid, start, number = name.rsplit("-", 4)
     assert (prefix, int(pid)) == ("pytest-bpf", os.getpid())
-    assert not owned.is_stale(name)
-    assert owned.is_stale(f"{prefix}-{namespace}-{pid}-{int(start) + 1}-{number}")
-    assert owned.owned_name() != name
+    assert not names.is_stale(name)
+    assert names.is_stale(f"{prefix}-{namespace}-{pid}-{int(start) + 1}-{number}")
+    assert names.unique_name() != name
 
 
 def test_other_names_are_nobodys() -> None:
-    _, namespace, pid, start, number = owned.owned_name().rsplit("-", 4)
+    _, namespace, pid, start, number = names.unique_name().rsplit("-", 4)
     for name in (
         "pytest-bpf",
         "system.slice",
@@ -32,25 +35,28 @@ def test_other_names_are_nobodys() -> None:
         f"my-pytest-bpf-{namespace}-{pid}-1-0",
         f"pytest-bpf-{int(namespace) + 1}-{pid}-{int(start) + 1}-{number}",
     ):
-        assert not owned.is_stale(name), name
+        assert not names.is_stale(name), name
 
 
 def test_a_process_that_was_killed_but_not_waited_for_is_dead() -> None:
-    script = "from pytest_bpf.places.owned import owned_name; print(owned_name(), flush=True); "
+    script = (
+        "from pytest_bpf.kernel.sys.names import unique_name; print(unique_name(), flush=True); "
+    )
     command = [sys.executable, "-c", script + "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         name = process.stdout.readline().decode().strip()
-        assert not owned.is_stale(name)
+        assert not names.is_stale(name)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert owned.is_stale(name)
-    assert owned.is_stale(name)
+        assert names.is_stale(name)
+    assert names.is_stale(name)
 
 
 LEAVE = """
 import subprocess
-from pytest_bpf.places import Cgroup, PinDirectory
+from pytest_bpf.cgroup import Cgroup
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
 cgroup, pins = Cgroup(), PinDirectory()
 left = cgroup.child("below").run(subprocess.Popen, ["sleep", "1000"], stdout=subprocess.DEVNULL)
 (pins.path / "folder").mkdir()
@@ -70,14 +76,14 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else() -> None:
     ):
         assert process.stdout is not None
         cgroup, pins, child = process.stdout.readline().split()
-        foreign = cgroupfs.own() / "pytest-bpf-of-somebody-else"
+        foreign = cgroupfs.current() / "pytest-bpf-of-somebody-else"
         foreign.mkdir()
         try:
             living = sweep()
             assert not {cgroup, pins, str(own.path), str(own_pins.path.parent)} & set(living)
             assert Path(cgroup, "below").is_dir()
             process.kill()
-            process.wait()
+            process.wait(60)
             removed = sweep()
             assert {cgroup, pins} <= set(removed)
             assert not Path(cgroup).exists()
@@ -104,8 +110,10 @@ exec "$0" -c "$2"
     look = """
 import os
 from pathlib import Path
-from pytest_bpf.places import PinDirectory, bpffs, sweep
-from pytest_bpf.places.owned import is_stale
+from pytest_bpf.kernel.sys import bpffs
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
+from pytest_bpf.netns.places import sweep
+from pytest_bpf.kernel.sys.names import is_stale
 before = set(os.listdir(bpffs.USUAL))
 stale = [name for name in before if is_stale(name)]
 with PinDirectory() as own:

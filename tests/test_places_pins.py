@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.kernel.libbpf import call
-from pytest_bpf.places import PinDirectory
-from pytest_bpf.places.mounts import mounts
-from pytest_bpf.places.owned import is_stale
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
+from pytest_bpf.kernel.sys.libbpf import call
+from pytest_bpf.kernel.sys.mountinfo import mounts
+from pytest_bpf.kernel.sys.names import is_stale
 from tests.nobody import AS_NOBODY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -35,6 +35,7 @@ def test_pins_live_in_it_and_go_with_it() -> None:
             pin_a_map(path)
             again = call("bpf_obj_get", os.fsencode(path))
             os.close(again)
+        (pins.path / "link").symlink_to(pins.path / "deeper")
         assert stat.S_IMODE(pins.path.stat().st_mode) & 0o777 == 0o700
     assert not pins.path.exists()
     assert mounts("bpf") == before
@@ -63,7 +64,7 @@ def test_the_usual_bpffs_is_used_where_it_is_mounted() -> None:
     python = """
 import os
 from pathlib import Path
-from pytest_bpf.places import PinDirectory
+from pytest_bpf.kernel.sys.bpffs import PinDirectory
 pins = PinDirectory()
 (pins.path / "folder").mkdir()
 print(pins.path.parent.parent, os.listdir(pins.path))
@@ -77,11 +78,11 @@ print(pins.path.parent.name in os.listdir("/sys/fs/bpf"))
 
 def test_without_privilege_the_sentence_says_what_is_missing() -> None:
     command = [*AS_NOBODY, sys.executable]
-    script = "from pytest_bpf.places import PinDirectory; PinDirectory()"
+    script = "from pytest_bpf.kernel.sys.bpffs import PinDirectory; PinDirectory()"
     done = subprocess.run(
         [*command, "-B", "-c", script], capture_output=True, text=True, check=False
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("pytest_bpf.errors.UnavailableError: there is no writable bpf file")
+    assert last.startswith("pytest_bpf.errors.PrivilegeError: mounting a bpf file system (")
     assert "uid 65534" in last
     assert not [path for path in Path("/tmp").iterdir() if is_stale(path.name)]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.places.cgroupfs import leftovers
-from pytest_bpf.places.owned import is_stale
+from pytest_bpf.cgroup.cgroupfs import leftovers
+from pytest_bpf.kernel.sys.names import is_stale
 
 HOLDING = """
     import os, signal, subprocess
@@ -51,7 +51,7 @@ def gone(pid: int, timeout: float = 10) -> bool:
         os.close(handle)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_after_an_interruption_nothing_is_left(
     pytester: pytest.Pytester, ending: signal.Signals
 ) -> None:
@@ -59,10 +59,53 @@ def test_after_an_interruption_nothing_is_left(
     process.send_signal(ending)
     process.communicate(timeout=20)
     assert all(map(gone, pids))
-    if ending is signal.SIGINT:
-        assert process.returncode == pytest.ExitCode.INTERRUPTED
-        assert not cgroup.exists()
-        assert not pins.exists()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    assert not cgroup.exists()
+    assert not pins.exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_in_a_finalizer_is_not_lost(
+    pytester: pytest.Pytester, ending: signal.Signals
+) -> None:
+    pytester.makepyfile(f"""
+        import signal, weakref
+
+        class Thing:
+            pass
+
+        def test_it(bpf, bpf_pins):
+            print("PINS", bpf_pins, flush=True)
+            thing = Thing()
+            weakref.finalize(thing, signal.raise_signal, {ending.value})
+            del thing
+            signal.pause()
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-s", timeout=60)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    [line] = [line for line in result.outlines if "PINS " in line]
+    assert not Path(line.partition("PINS ")[2]).exists()
+
+
+def test_a_signal_for_a_fork_ends_that_fork(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import os, signal
+
+        def test_it(bpf):
+            ready, started = os.pipe()
+            pid = os.fork()
+            if not pid:
+                try:
+                    os.write(started, b"1")
+                    while True:
+                        signal.pause()
+                except BaseException:
+                    os._exit(3)
+            os.read(ready, 1)
+            os.kill(pid, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    """)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def test_what_a_killed_run_left_is_swept_by_the_next(pytester: pytest.Pytester) -> None:

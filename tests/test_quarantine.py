@@ -13,8 +13,9 @@ import pytest
 
 from pytest_bpf.errors import LoadError
 from pytest_bpf.loader import Loader
-from pytest_bpf.objects import elf, quarantine
-from pytest_bpf.objects.quarantine import survive
+from pytest_bpf.objects import elf
+from pytest_bpf.objects.loading import quarantine
+from pytest_bpf.objects.loading.quarantine import survive
 
 SOURCE = """
 #include "vmlinux.h"
@@ -27,7 +28,7 @@ SEC("xdp") int drop(struct xdp_md *ctx) { return XDP_DROP; }
 
 @pytest.fixture
 def content(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    monkeypatch.setattr(quarantine, "_survived", set())
+    monkeypatch.setattr(quarantine, "_survivors", set())
     with Loader() as loader:
         return loader.compile(SOURCE).object.read_bytes()
 
@@ -59,6 +60,17 @@ def crashing(content: bytes) -> bytes:
     return bytes(changed)
 
 
+def test_what_is_rehearsed_needs_the_kernels_types(tmp_path: Path) -> None:
+    """By a program's type libbpf loads the kernel's BTF, by its section it searches that."""
+    source = SOURCE.replace(
+        'SEC("xdp") int drop(struct xdp_md *', 'SEC("tp_btf/sys_enter") int f(void *'
+    )
+    with Loader() as loader:
+        path = tmp_path / "typed.bpf.o"
+        path.write_bytes(loader.compile(source).object.read_bytes())
+        assert loader.load(path).programs["f"].type == "tracing"
+
+
 def test_one_child_for_each_content(tmp_path: Path, content: bytes, children: list[int]) -> None:
     first, second, other = (tmp_path / name for name in ("a.bpf.o", "b.bpf.o", "c.bpf.o"))
     first.write_bytes(content)
@@ -70,8 +82,8 @@ def test_one_child_for_each_content(tmp_path: Path, content: bytes, children: li
         assert len(children) == 1
         loader.load(other)
         assert len(children) == 2
-        loader.load(first, max_entries={"table": 9})
-        assert len(children) == 3
+        loader.load(first, max_entries={"table": 9}, pins={"table": None})
+        assert len(children) == 2, "what is set up makes no other content"
     for child in children:
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)

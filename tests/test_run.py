@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.errors import LoadError, RunError, ValueTypeError
-from pytest_bpf.kernel.perf_event import online_cpus
-from pytest_bpf.places import pair
+from pytest_bpf.errors import LoadError, NotMeasuredError, RunError, ValueTypeError
+from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.programs import run_time_stats
+from pytest_bpf.kernel.programs.run_time_stats import statistics
+from pytest_bpf.kernel.sys.perf_event import online_cpus
+from pytest_bpf.kernel.values.actions import SkAction, TcAction, XdpAction
+from pytest_bpf.loader import Loader
+from pytest_bpf.netns import pair
+from pytest_bpf.objects import Program
+from pytest_bpf.traffic.packets import udp_frame
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object
@@ -59,6 +70,25 @@ def test_packets_come_back_changed(obj: Object) -> None:
     assert run(obj, "cut", bytearray(FRAME)).data_out == FRAME[:50]
     large = bytes(3000)
     assert run(obj, "cut", large).data_out == large[:-10]
+
+
+def test_a_packet_comes_back_by_layers(obj: Object) -> None:
+    run = obj.programs["mark"].test_run(Packet(udp_frame(ttl=63)).scapy())
+    assert run.packet.ip.ttl == 63
+    assert run.packet.differences(udp_frame(ttl=64))[0] == "ip.ttl: 63, not 64"
+    with pytest.raises(RunError, match="gave no packet back"):
+        _ = obj.programs["add"].test_run(context=[1, 2]).packet
+
+
+def test_a_packet_without_ethernet_comes_back_by_layers(load: Load) -> None:
+    program = load(
+        'SEC("cgroup_skb/egress") int pass_on(struct __sk_buff *skb) { return 1; }'
+    ).programs["pass_on"]
+    for frame in (udp_frame(ttl=63, payload=bytes(20)), udp_frame(ipv6=True)):
+        packet = program.test_run(frame).packet
+        assert packet.layers == Packet(frame).layers
+        assert packet.faults == ()
+        assert all(line.startswith("eth.") for line in packet.differences(frame))
 
 
 def test_the_context_of_xdp(obj: Object) -> None:
@@ -147,7 +177,7 @@ def test_refusals_say_why(obj: Object) -> None:
             "cut",
             (FRAME, {"data": 8, "data_end": 70}),
             {},
-            "the data, the context or a flag does not",
+            r"does not take these members of the context: data .*, data_end \(the length",
         ),
         ("add", (b"", (1, 2)), {"cpu": 4096}, "CPU 4096 is not online"),
         ("add", (b"", (1,) * 13), {}, "cannot be test-run"),
@@ -186,3 +216,199 @@ def test_a_closed_program_does_not_run(load: Load) -> None:
     for use in (lambda: program.test_run(FRAME), program.attach, lambda: program.info):
         with pytest.raises(LoadError, match="program 'gone' is gone: its object was closed"):
             use()
+
+
+KINDS = """
+SEC("tc") int unspecified(struct __sk_buff *skb) { return TC_ACT_UNSPEC; }
+SEC("tc") int redirect(struct __sk_buff *skb) { return TC_ACT_REDIRECT; }
+SEC("tc") int odd(struct __sk_buff *skb) { return 99; }
+SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("xdp") int minus(struct xdp_md *ctx) { return -2; }
+SEC("sk_lookup") int choose(struct bpf_sk_lookup *ctx) { return SK_DROP; }
+SEC("raw_tp") int refuse(void *ctx) { return -2; }
+SEC("cgroup_skb/egress") int allow(struct __sk_buff *skb) { return 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "value", "name"),
+    [
+        ("unspecified", TcAction.TC_ACT_UNSPEC, "TC_ACT_UNSPEC"),
+        ("redirect", TcAction.TC_ACT_REDIRECT, "TC_ACT_REDIRECT"),
+        ("odd", 99, "99"),
+        ("pass", XdpAction.XDP_PASS, "XDP_PASS"),
+        ("minus", -2, "-2"),
+        ("choose", SkAction.SK_DROP, "SK_DROP"),
+        ("refuse", -errno.ENOENT, "-2"),
+        ("allow", 1, "1"),
+    ],
+)
+def test_return_values_are_signed_and_named(
+    load_once: Load, program: str, value: int, name: str
+) -> None:
+    definition = "#define TC_ACT_UNSPEC (-1)\n#define TC_ACT_REDIRECT 7\n"
+    contexts = {"refuse": (0,), "choose": {"family": socket.AF_INET, "protocol": 17}}
+    context = contexts.get(program)
+    frame = FRAME if context is None else b""
+    result = load_once(definition + KINDS).programs[program].test_run(frame, context)
+    assert result.retval == value
+    assert name in repr(result.retval)
+
+
+def test_a_context_goes_in_again_when_the_packet_has_grown(obj: Object) -> None:
+    first = run(obj, "mark", FRAME, {"mark": 1, "wire_len": 60})
+    assert first.context.wire_len == 60
+    again = run(obj, "mark", FRAME + bytes(40), first.context)
+    assert (again.context.mark, again.context.wire_len) == (3, 100)
+    moved = run(obj, "move", FRAME, {"data_end": 60})
+    assert run(obj, "where", moved.data_out + bytes(10), moved.context).context.data_end == 74
+
+
+SHORT = """
+typedef unsigned int __u32;
+struct __sk_buff { __u32 len, pkt_type, mark, queue_mapping, protocol; };
+struct xdp_md { __u32 data, data_end; };
+__attribute__((section("tc"), used)) int mark(struct __sk_buff *skb) { return skb->mark; }
+__attribute__((section("xdp"), used)) int size(struct xdp_md *ctx) { return 7; }
+__attribute__((section("cgroup_skb/egress"), used)) int egress(struct __sk_buff *skb) { return 1; }
+__attribute__((section("tc"), used)) int untyped(void *skb) { return 5; }
+char _license[] __attribute__((section("license"), used)) = "GPL";
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "context", "member", "value"),
+    [
+        ("mark", {"mark": 7}, "mark", 7),
+        ("mark", {"mark": 7, "wire_len": 90}, "wire_len", 90),
+        ("size", {"data_end": 60}, "data_end", 60),
+        ("size", {"ingress_ifindex": 1, "data_end": 60}, "ingress_ifindex", 1),
+        ("egress", {"mark": 3}, "mark", 3),
+        ("untyped", {"priority": 3}, "priority", 3),
+    ],
+)
+def test_contexts_have_the_kernels_size(
+    program: str, context: dict[str, int], member: str, value: int
+) -> None:
+    with Loader() as loader:
+        result = loader.load(SHORT).programs[program].test_run(FRAME, context)
+    assert getattr(result.context, member) == value
+
+
+@pytest.mark.parametrize(
+    ("program", "context", "names"),
+    [
+        ("mark", {"tc_index": 9}, ["tc_index"]),
+        ("mark", {"mark": 1, "protocol": 8, "priority": 1}, ["protocol"]),
+        ("mark", {"wire_len": 9, "hash": 4}, ["wire_len", "hash"]),
+        ("mark", {"ifindex": 4000}, ["ifindex"]),
+        ("length", {"vlan_tci": 1}, ["vlan_tci"]),
+        ("where", {"egress_ifindex": 1, "data_end": 60}, ["egress_ifindex"]),
+        ("where", {"ingress_ifindex": 4000, "data_end": 60}, ["ingress_ifindex"]),
+        ("where", {"data_end": 61}, ["data_end"]),
+    ],
+)
+def test_refused_members_are_named_and_no_others(
+    obj: Object, program: str, context: dict[str, int], names: list[str]
+) -> None:
+    runs = obj.globals["runs"]
+    with pytest.raises(RunError, match="does not take these members") as caught:
+        run(obj, program, FRAME, context)
+    listed = str(caught.value).partition("members of the context: ")[2]
+    assert [name for name in context if f"{name} (" in listed] == names
+    assert obj.globals["runs"] == runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((60,), {}, "the bytes of a packet, not int 60"),
+        (("text",), {}, "the bytes of a packet, not str 'text'"),
+        ((FRAME,), {"repeat": {}}, "repeat={}; it is from 1 to"),
+        ((FRAME,), {"repeat": 1.5}, "repeat=1.5; it is from 1 to"),
+        ((FRAME,), {"cpu": "0"}, "cpu='0'; it is the number of a CPU"),
+        ((FRAME,), {"batch_size": None}, "batch_size=None; it is from 0"),
+        ((FRAME,), {"netns": "left"}, "netns='left'; it is a Namespace"),
+        ((FRAME, {"ingress_ifindex": "eth0"}), {}, "ingress_ifindex: .* takes an int, not str"),
+    ],
+)
+def test_arguments_of_a_wrong_type(
+    obj: Object, arguments: tuple[Any, ...], options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises((RunError, ValueTypeError), match=words):
+        run(obj, "where", *arguments, **options)
+
+
+NAMESPACES = """
+__u32 mtu, listening;
+SEC("xdp") int ask(struct xdp_md *ctx) {
+    __u32 size = 0; bpf_check_mtu(ctx, 0, &size, 0, 0); mtu = size; return XDP_PASS; }
+SEC("tc") int look(struct __sk_buff *skb) {
+    struct bpf_sock_tuple tuple = {.ipv4 = {
+        .daddr = bpf_htonl(0x7f000001), .dport = bpf_htons(4242), .saddr = bpf_htonl(0x7f000001)}};
+    struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), -1, 0);
+    if (!sk) return 0;
+    bpf_sk_release(sk); return 1; }
+"""
+
+
+def test_a_run_is_in_the_namespace_of_the_interface_in_its_context(load_once: Load) -> None:
+    obj = load_once(NAMESPACES)
+    program = obj.programs["ask"]
+    with pair(mtu=1400) as (left, right):
+        program.test_run(FRAME, {"ingress_ifindex": right.iface, "data_end": 60})
+        assert obj.globals["mtu"] == 1400
+        program.test_run(FRAME, {"ingress_ifindex": right.iface, "data_end": 60}, netns=right)
+        with pytest.raises(RunError, match=r"netns is 'left', but an interface .* is in 'right'"):
+            program.test_run(FRAME, {"ingress_ifindex": right.iface}, netns=left)
+
+
+def test_sockets_are_looked_up_in_the_namespace_of_a_run(load_once: Load) -> None:
+    program = load_once(NAMESPACES).programs["look"]
+    with pair() as (left, right), right.socket() as listening:
+        listening.bind(("127.0.0.1", 4242))
+        listening.listen()
+        assert program.test_run(FRAME, netns=right).retval == 1
+        assert program.test_run(FRAME, netns=left).retval == 0
+        assert program.test_run(FRAME).retval == 0
+
+
+def test_runs_are_counted_or_said_not_to_be(load: Load) -> None:
+    program = load('SEC("xdp") int once(struct xdp_md *ctx) { return XDP_PASS; }').programs["once"]
+    program.test_run(FRAME)
+    before = 0
+    with suppress(NotMeasuredError):
+        before = program.run_cnt
+        assert before == 1  # another process has the statistics on
+    with statistics():
+        assert program.run_cnt == before
+        program.test_run(FRAME)
+    assert program.run_cnt > before
+    other = load('SEC("xdp") int two(struct xdp_md *ctx) { return XDP_PASS; }').programs["two"]
+    if run_time_stats._are_on():
+        pytest.skip("another process has the kernel's statistics on")
+    for figure in ("run_cnt", "run_time_ns"):
+        with pytest.raises(NotMeasuredError, match=f"{figure} is not counted.*statistics"):
+            getattr(other, figure)
+
+
+def test_a_program_without_a_log_has_no_verifier_statistics(load: Load) -> None:
+    program = load('SEC("xdp") int own(struct xdp_md *ctx) { return XDP_PASS; }').programs["own"]
+    other = Program.from_fd(os.dup(program.fd))
+    assert other.verified_insns == program.verified_insns == program.verifier.total_insns
+    with pytest.raises(NotMeasuredError, match="no verifier log"):
+        _ = other.verifier
+
+
+def test_background_statistics_give_way_to_a_measurement() -> None:
+    before = len(run_time_stats._users)
+    background = run_time_stats.BackgroundStatistics()
+    background.start()
+    background.start()
+    users = [len(run_time_stats._users)]
+    with run_time_stats.paused():
+        users.append(len(run_time_stats._users))
+    users.append(len(run_time_stats._users))
+    background.stop()
+    users.append(len(run_time_stats._users))
+    assert [each - before for each in users] == [1, 0, 1, 0]

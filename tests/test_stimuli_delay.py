@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.places.layout import End, Layout
-from pytest_bpf.places.netem import impair
-from pytest_bpf.places.topology import Topology, pair
-from pytest_bpf.stimuli.pace import SETTLE, Pace, Silence
-from pytest_bpf.stimuli.packets import udp_frame
+from pytest_bpf.netns.layout import End, Layout
+from pytest_bpf.netns.netem import impair
+from pytest_bpf.netns.topology import Topology, pair
+from pytest_bpf.traffic.pace import SETTLE, Pace, Silence
+from pytest_bpf.traffic.packets import udp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_bpf.places.namespace import Namespace
+    from pytest_bpf.netns.namespace import Namespace
 
 DELAY = 0.03
 SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING = 263, 15, 23

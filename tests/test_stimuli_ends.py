@@ -6,18 +6,17 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.places.topology import pair
-from pytest_bpf.stimuli.ends import DRAIN, LAST_READ, UdpEnd, served
-from pytest_bpf.stimuli.sockets import receiving
+from pytest_bpf.netns.namespace import Namespace
+from pytest_bpf.netns.topology import pair
+from pytest_bpf.traffic.ends import DRAIN, LAST_READ, UdpEnd, serve
+from pytest_bpf.traffic.sockets import open_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pytest_bpf.places.namespace import Namespace
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +45,22 @@ def test_a_udp_sink_counts_all_that_arrived_before_the_end(
     assert (sink.received, sink.received_bytes) == (5000, 25_000)
 
 
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_an_end_on_the_loopback_of_a_bare_namespace(protocol: Any) -> None:
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with Namespace() as alone, alone.traffic.echo(protocol) as end, alone.socket(type=kind) as own:
+        own.connect((end.address, end.port))
+        own.send(b"x")
+        assert own.recv(1) == b"x"
+
+
 def test_what_is_queued_at_the_end_is_counted(ends: tuple[Namespace, Namespace]) -> None:
     left, right = ends
-    end = UdpEnd(receiving(right, socket.SOCK_DGRAM, str(right.ipv4), 0))
+    end = UdpEnd(open_receiver(right, socket.SOCK_DGRAM, str(right.ipv4), 0))
     with left.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         for _ in range(3 * DRAIN):
             client.sendto(b"early", (end.address, end.port))
-    with served(end):
+    with serve(end):
         pass
     assert end.received == 3 * DRAIN
 
@@ -128,18 +136,18 @@ def test_an_endless_sender_cannot_keep_an_end_open(ends: tuple[Namespace, Namesp
     left, right = ends
     stop = threading.Event()
 
-    sending = threading.Event()
+    open_sender = threading.Event()
 
     def send_on(client: socket.socket, address: tuple[str, int]) -> None:
         while not stop.is_set():
             client.sendto(b"more", address)
-            sending.set()
+            open_sender.set()
 
     with left.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         with right.traffic.sink("udp") as sink:
             sender = threading.Thread(target=send_on, args=(client, (sink.address, sink.port)))
             sender.start()
-            assert sending.wait(timeout=10)
+            assert open_sender.wait(timeout=10)
         assert sender.is_alive()
         stop.set()
         sender.join(timeout=10 * LAST_READ)

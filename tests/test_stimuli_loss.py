@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.cgroup import Cgroup
 from pytest_bpf.errors import StimulusError, UnavailableError
-from pytest_bpf.kernel import libbpf
-from pytest_bpf.places import Cgroup, pair
-from pytest_bpf.stimuli import tcp
-from pytest_bpf.stimuli.ends import TcpEnd
-from pytest_bpf.stimuli.flood import explained, gro
-from pytest_bpf.stimuli.packets import udp_frame
-from pytest_bpf.stimuli.sockets import sending
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.ethtool import gro
+from pytest_bpf.netns import pair
+from pytest_bpf.traffic import tcp
+from pytest_bpf.traffic.ends import TcpEnd
+from pytest_bpf.traffic.flood import explain
+from pytest_bpf.traffic.packets import udp_frame
+from pytest_bpf.traffic.sockets import open_sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_bpf.places.namespace import Namespace
+    from pytest_bpf.netns.namespace import Namespace
 
 CGROUP_SKB, XDP = 8, 6
 INET_INGRESS, INET_EGRESS, XDP_LINK = 0, 1, 37
@@ -140,7 +142,7 @@ def test_a_refused_connection_is_a_finding(ends: tuple[Namespace, Namespace]) ->
     with closing(TcpEnd(right.traffic.listen_tcp())) as end:
         with right.traffic.listen_tcp() as gone:
             end.port = gone.getsockname()[1]
-        with sending(left, socket.SOCK_STREAM) as sender:
+        with open_sender(left, socket.SOCK_STREAM) as sender:
             sent = tcp.exchange([sender], end, b"x", 3, 1.0)
     assert (sent.sent, sent.received, sent.connections) == (3, 0, 0)
     assert sent.errors == {"ECONNREFUSED": 1}
@@ -201,11 +203,11 @@ def test_the_callers_cgroup_is_as_before(ends: tuple[Namespace, Namespace]) -> N
 
 def test_flood_of_frames_too_large_is_one_sentence(ends: tuple[Namespace, Namespace]) -> None:
     left, right = ends
-    with pytest.raises(StimulusError, match=r"^10 frames of 5000 bytes cannot be generated: "):
+    with pytest.raises(StimulusError, match=r"^the frame has 5000 bytes, but the mtu of veth0 "):
         left.traffic.flood(bytes(5000), count=10, to=right)
 
 
 def test_flood_without_privilege_is_unavailable() -> None:
-    error = explained(PermissionError(1, "Operation not permitted"), 60, 1)
+    error = explain(PermissionError(1, "Operation not permitted"), 60, 1)
     assert isinstance(error, UnavailableError)
     assert "CAP_BPF" in str(error)

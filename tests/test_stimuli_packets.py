@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
 from typing import TYPE_CHECKING
 
@@ -11,23 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_bpf.errors import StimulusError
-from pytest_bpf.places.topology import pair
-from pytest_bpf.stimuli.frames import Tap
-from pytest_bpf.stimuli.packets import (
+from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.values import checksum
+from pytest_bpf.netns.topology import pair
+from pytest_bpf.traffic.frames import Tap
+from pytest_bpf.traffic.packets import (
     ACK,
     CLIENT,
     SERVER,
     Host,
-    checksum,
+    arp_frame,
+    fragments,
+    geneve_frame,
+    gre_frame,
     icmp_frame,
+    ndp_frame,
     tcp_frame,
     udp_frame,
+    vxlan_frame,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_bpf.places.namespace import Namespace
+    from pytest_bpf.netns.namespace import Namespace
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +197,85 @@ def test_nonsense_is_one_sentence(build: object, sentence: str) -> None:
     with pytest.raises(StimulusError) as raised:
         build()
     assert str(raised.value).startswith(sentence)
+
+
+def _answer(end: Namespace, frame: bytes, reply: bytes) -> Packet:
+    """Send a frame and return what its interface receives that has the layers of ``reply``."""
+    with end.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        raw.bind((end.iface.name, 3))
+        raw.settimeout(5)
+        raw.send(frame)
+        while True:
+            data, (_, _, kind, *_) = raw.recvfrom(2000)
+            if kind != socket.PACKET_OUTGOING and data[12:22] == reply[12:22]:
+                return Packet(data)
+
+
+def test_the_kernel_answers_who_has_an_address() -> None:
+    with pair(quiet=False) as (left, right):
+        for frame in (arp_frame, ndp_frame):
+            reply = frame(right.iface, left.iface, reply=True)
+            assert _answer(left, frame(left.iface, right.iface), reply).differences(reply) == []
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_the_kernel_puts_fragments_together(
+    ends: tuple[Namespace, Namespace], *, ipv6: bool
+) -> None:
+    left, right = ends
+    payload = random.Random(1).randbytes(5000)
+    with right.traffic.echo("udp", ipv6=ipv6) as sink:
+        frame = udp_frame(left.iface, right.iface, dport=sink.port, payload=payload, ipv6=ipv6)
+        parts = fragments(frame, 1280)
+        assert [len(part) - 14 <= 1280 for part in parts] == [True] * len(parts)
+        with left.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+            raw.bind((left.iface.name, 0))
+            for part in reversed(parts):
+                raw.send(part)
+        left.traffic.udp(to=right)  # what was sent before has arrived
+    assert (sink.received, sink.received_bytes) == (1, 5000)
+
+
+def test_what_has_no_fragments_is_refused() -> None:
+    with pytest.raises(StimulusError, match="layers eth, arp has no fragments"):
+        fragments(arp_frame(), 1280)
+    with pytest.raises(StimulusError, match="the mtu of fragments is 20; it must be at least 28"):
+        fragments(udp_frame(), 20)
+
+
+def test_tunnels_carry_a_frame_and_tags_stack() -> None:
+    inner = tcp_frame(options=b"\2\4\5\xb4")
+    for outer in (
+        vxlan_frame(inner, vni=9),
+        geneve_frame(inner, options=bytes((1, 2, 3, 1, 0, 0, 0, 9)), ipv6=True),
+        gre_frame(inner, key=7),
+        gre_frame(inner, ipv6=True),
+    ):
+        packet = Packet(outer)
+        assert packet.faults == ()
+        assert packet.inner == inner
+        assert packet.inner.tcp.options[0].value == 1460
+    tagged = Packet(udp_frame(vlan=(7, 8)))
+    assert [tag.id for tag in tagged.vlans] == [7, 8]
+    assert (tagged.eth.type, tagged.vlan.type, tagged.faults) == (0x88A8, 0x8100, ())
+
+
+def test_jumbo_frames_cross_a_pair_with_room() -> None:
+    with pair(mtu=9000) as (left, right):
+        frame = udp_frame(left.iface, right.iface, payload=bytes(8900))
+        assert left.traffic.frames(frame, count=3, to=right).received == 3
+        with pytest.raises(StimulusError, match="has 9072 bytes, but the mtu of veth0 is 9000"):
+            left.traffic.frames(udp_frame(payload=bytes(9030)), count=1)
+
+
+def test_packets_of_scapy_are_sent_as_they_are(ends: tuple[Namespace, Namespace]) -> None:
+    plist = pytest.importorskip("scapy.plist")
+    left, right = ends
+    frames = [udp_frame(left.iface, right.iface, payload=bytes(size)) for size in (1, 2, 3)]
+    packets = [Packet(frame).scapy() for frame in frames]
+    assert left.traffic.frames(packets[0], count=2, to=right).received == 2
+    for several in (packets, plist.PacketList(packets), iter(frames)):
+        with right.iface.capture(direction="in") as capture:
+            assert left.traffic.frames(several, to=right).received == 3
+        assert capture.frames == packets
+        assert capture.frames == frames

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.cgroup import Cgroup
 from pytest_bpf.errors import StimulusError, UnknownNameError
-from pytest_bpf.kernel import libbpf
-from pytest_bpf.places import Cgroup, Namespace
-from pytest_bpf.stimuli import Ran, Syscalls
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.netns import Namespace
+from pytest_bpf.syscalls import SyscallResult, Syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +104,7 @@ class Counter:
         except OSError as error:
             pytest.skip(f"no raw tracepoint on sys_enter: {error}")
         self.comm = Path(f"/proc/self/task/{threading.get_native_id()}/comm")
-        self.before = self.comm.read_bytes()
+        self.before = self.comm.read_bytes().rstrip(b"\n")
         self.comm.write_bytes(name)
 
     def __getitem__(self, name: str) -> int:
@@ -133,7 +134,9 @@ def counting(*, whole: bool = False) -> Iterator[Counter]:
         counter.close()
 
 
-def counted(name: str, run: Callable[[], Ran], *, whole: bool = False) -> tuple[Ran, int]:
+def counted(
+    name: str, run: Callable[[], SyscallResult], *, whole: bool = False
+) -> tuple[SyscallResult, int]:
     with counting(whole=whole) as counter:
         before = counter[name]
         ran = run()
@@ -283,15 +286,15 @@ def test_a_workload_that_raises_raises_for_the_caller_and_leaves_no_thread() -> 
 
 
 def test_threads_start_together() -> None:
-    begun: list[float] = []
+    start: list[float] = []
 
     def look(_: int) -> None:
-        begun.append(time.perf_counter())
+        start.append(time.perf_counter())
         barrier.wait(timeout=10)
 
     barrier = threading.Barrier(4)  # passes only when all four run at the same time
     Syscalls({"look": look}).run("look", 4, threads=4)
-    assert len(begun) == 4
+    assert len(start) == 4
 
 
 def test_names() -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import socket
 import threading
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.errors import StimulusError
-from pytest_bpf.places.topology import pair
-from pytest_bpf.stimuli import Sent, Traffic
-from pytest_bpf.stimuli.packets import udp_frame
+from pytest_bpf.drops import Drops
+from pytest_bpf.errors import NotMeasuredError, StimulusError
+from pytest_bpf.netns.topology import pair
+from pytest_bpf.traffic import Traffic, TrafficResult
+from pytest_bpf.traffic.packets import Host, tcp_frame, udp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_bpf.places.namespace import Namespace
+    from pytest_bpf.netns.namespace import Namespace
+    from tests.conftest import Load
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,123 @@ def test_udp_arrives(
     assert (sent.sent, sent.received, sent.lost, sent.errors) == (300, 300, 0, {})
     assert sent.bytes == sent.received_bytes == 300 * size
     assert sent.seconds > 0
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_every_request_has_its_answer(left: Namespace, right: Namespace, *, ipv6: bool) -> None:
+    sent = left.traffic.udp(to=right, count=60, flows=7, answers=True, ipv6=ipv6)
+    assert (sent.sent, sent.received, sent.received_bytes) == (60, 60, 60 * 64)
+    assert len(sent.rtts) == 60
+    assert min(sent.rtts) == sent.rtt(0) <= sent.rtt(50) <= sent.rtt(99) <= sent.rtt(100)
+    assert sent.rtt(100) == max(sent.rtts)
+    assert sent.bits_per_second == pytest.approx(8 * 60 * 64 / sent.seconds)
+
+
+def test_what_was_not_measured_is_said(left: Namespace) -> None:
+    sent = left.traffic.udp(to=left, count=2, answers=True, payload=b"x")
+    unanswered = left.traffic.udp(to=left, count=2, payload=b"x")
+    with pytest.raises(NotMeasuredError, match=r"no round trip was measured: use ping"):
+        unanswered.rtt(50)
+    with pytest.raises(NotMeasuredError, match="nothing was sent"):
+        _ = TrafficResult(0, 0, 0, 0, 0.0).bits_per_second
+    with pytest.raises(NotMeasuredError, match="nothing was sent"):
+        _ = TrafficResult(0, 0, 0, 0, 0.0).rate
+    with pytest.raises(NotMeasuredError, match=r"no handshake was measured: use tcp"):
+        sent.handshake(50)
+    with pytest.raises(StimulusError, match="a percentile is from 0 to 100, not 101"):
+        sent.rtt(101)
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_a_connection_has_two_sockets(left: Namespace, right: Namespace, *, ipv6: bool) -> None:
+    with left.traffic.tcp_pair(to=right, port=7070, ipv6=ipv6) as (near, far):
+        near.sendall(b"there")
+        assert far.recv(10) == b"there"
+        far.sendall(b"back")
+        assert near.recv(10) == b"back"
+        assert near.getpeername()[:2] == far.getsockname()[:2]
+        assert far.getsockname()[1] == 7070
+
+
+def test_a_rate_is_never_exceeded(left: Namespace, right: Namespace) -> None:
+    sent = left.traffic.udp(to=right, count=100, flows=10, rate=2000)
+    assert (sent.received, sent.lost) == (100, 0)
+    assert sent.seconds >= 98 / 2000
+    assert left.traffic.udp(to=right, count=20, rate=1000, answers=True).seconds >= 19 / 1000
+    asked = left.traffic.tcp(to=right, count=20, rate=1000, answers=True)
+    assert (asked.received, asked.seconds >= 19 / 1000) == (20, True)
+    frames = [udp_frame(left.iface, right.iface, sport=n) for n in range(50)]
+    for sent in (
+        left.traffic.frames(frames, count=2, rate=2000, to=right),
+        left.traffic.frames(frames[0], count=100, rate=2000, to=right),
+    ):
+        assert (sent.sent, sent.received) == (100, 100)
+        assert sent.rate <= 100 / 98 * 2000
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+@pytest.mark.parametrize(("size", "connections"), [(1, 1), (64, 7), (300_000, 2)])
+def test_every_request_over_tcp_has_its_answer(
+    left: Namespace, right: Namespace, size: int, connections: int, *, ipv6: bool
+) -> None:
+    sent = left.traffic.tcp(
+        to=right, count=30, size=size, connections=connections, answers=True, ipv6=ipv6
+    )
+    assert (sent.sent, sent.received, sent.lost, sent.errors) == (30, 30, 0, {})
+    assert sent.bytes == sent.received_bytes == 30 * size
+    assert (sent.connections, len(sent.handshakes), len(sent.rtts)) == (
+        connections,
+        connections,
+        30,
+    )
+    assert 0 < sent.rtt(50) <= sent.rtt(99)
+    assert 0 < sent.handshake(0) <= sent.handshake(100) == max(sent.handshakes)
+
+
+FILTERS = """
+SEC("xdp") int no_data(struct xdp_md *ctx) {
+    void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    struct iphdr *ip = data + 14; struct tcphdr *tcp = data + 34;
+    if ((void *)(tcp + 1) > end || ip->protocol != IPPROTO_TCP) return XDP_PASS;
+    return bpf_ntohs(ip->tot_len) > 20 + tcp->doff * 4 ? XDP_DROP : XDP_PASS; }
+SEC("xdp") int nothing(struct xdp_md *ctx) { return XDP_DROP; }
+"""
+
+
+@pytest.mark.parametrize(("program", "connections"), [("no_data", 2), ("nothing", 0)])
+def test_requests_without_answers_are_lost(
+    load: Load,
+    left: Namespace,
+    right: Namespace,
+    program: str,
+    connections: int,
+) -> None:
+    with load(FILTERS).programs[program].attach(right.iface):
+        sent = left.traffic.tcp(to=right, count=9, connections=2, answers=True, timeout=0.1)
+    assert (sent.sent, sent.received, sent.connections) == (9, 0, connections)
+    assert (sent.errors, sent.rtts) == ({"ETIMEDOUT": 2}, ())
+    with pytest.raises(NotMeasuredError, match=r"no round trip was measured: .*tcp.answers=True"):
+        sent.rtt(50)
+
+
+SYNS = """
+__u64 seen;
+SEC("xdp") int every_second(struct xdp_md *ctx) {
+    void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    struct iphdr *ip = data + 14; struct tcphdr *tcp = data + 34;
+    if ((void *)(tcp + 1) > end || ip->protocol != IPPROTO_TCP || !tcp->syn) return XDP_PASS;
+    return seen++ & 1 ? XDP_DROP : XDP_PASS; }
+"""
+
+
+def test_a_syn_flood_is_accounted_for(load: Load, left: Namespace, right: Namespace) -> None:
+    obj = load(SYNS)
+    clients = [Host(left.iface.mac, IPv4Address(f"203.0.113.{n}")) for n in range(1, 201)]
+    syns = [tcp_frame(client, right.iface) for client in clients]
+    with Drops([right]) as drops, obj.programs["every_second"].attach(right.iface, mode="native"):
+        sent = left.traffic.frames(syns, count=2, rate=20_000, to=right)
+        assert drops.xdp == 200
+    assert (sent.sent, obj.globals["seen"], sent.received) == (400, 400, 200)
 
 
 @pytest.mark.parametrize("ipv6", [False, True])
@@ -177,6 +297,10 @@ def test_zero_count_sends_nothing(left: Namespace, right: Namespace) -> None:
             lambda t, r: t.tcp(to=r, connections=2, src_port=9),
             "tcp: connections is 2; it must be 1 to 1",
         ),
+        (lambda t, r: t.tcp(to=r, rate=5), "tcp: rate= is of requests; it goes with answers=True"),
+        (lambda t, r: t.tcp(to=r, rate=-5, answers=True), "tcp: rate is -5 a second; it must be"),
+        (lambda t, r: t.udp(to=r, rate="x"), "udp: rate is 'x' a second; it must be positive"),
+        (lambda t, _: t.frames(bytes(60), rate=True), "frames: rate is True a second; it must be"),
         (lambda t, r: t.ping(to=r, count=70_000), "ping: count is 70000; it must be 0 to 65536"),
         (lambda t, r: t.frames(b"short", to=r), "bytes of the frame is 5; it must be at least 14"),
         (
@@ -185,7 +309,7 @@ def test_zero_count_sends_nothing(left: Namespace, right: Namespace) -> None:
         ),
         (
             lambda t, _: t.frames(bytes(9000)),
-            "sending a frame of 9000 bytes cannot be done: Message too long",
+            "the frame has 9000 bytes, but the mtu of veth0 is 1500, so a frame has at most 1514",
         ),
         (lambda t, _: t.sink("sctp").__enter__(), "there is no 'sctp' end; there are: udp, tcp"),
     ],
@@ -238,8 +362,8 @@ def test_icmp_errors_do_not_break_counts(left: Namespace, right: Namespace) -> N
 
 
 def test_the_value_is_frozen_and_printable() -> None:
-    sent = Sent(3, 1, 30, 10, 0.5, {"EPERM": 2})
+    sent = TrafficResult(3, 1, 30, 10, 0.5, {"EPERM": 2})
     assert sent.lost == 2
-    assert repr(sent).startswith("Sent(sent=3, received=1, bytes=30, received_bytes=10")
+    assert repr(sent).startswith("TrafficResult(sent=3, received=1, bytes=30, received_bytes=10")
     with pytest.raises(AttributeError):
         sent.sent = 4  # type: ignore[misc]

@@ -10,12 +10,21 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.costs.activity import Look, MapActivity, ProgramActivity, between
+from pytest_bpf.costs.instruments.activity import (
+    Activity,
+    Look,
+    MapActivity,
+    ProgramActivity,
+    between,
+)
+from pytest_bpf.kernel.sys.release import kernel_version
+from pytest_bpf.objects.search.attachments import attach_points
 from pytest_bpf.reports import top
 from tests.nobody import AS_NOBODY
 
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_bpf import Loader, Object
+    from pytest_bpf import Cgroup, Loader, Namespace, Object
 
 COMMAND = (sys.executable, "-m", "pytest_bpf", "top")
 
@@ -184,6 +193,34 @@ def test_live_it_refreshes_until_ctrl_c(terminal: tuple[int, int]) -> None:
     assert b"Traceback" not in rest
 
 
+@pytest.mark.usefixtures("watched")
+def test_live_it_sorts_filters_and_quits_by_keys(terminal: tuple[int, int]) -> None:
+    pytest.importorskip("rich")
+    ours, its = terminal
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
+    before = termios.tcgetattr(its)
+    with subprocess.Popen(
+        (*COMMAND, "--interval", "30"),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            read_until(ours, rb"\x1b\[\?1049h")  # the other screen: keys are read from here on
+            os.write(ours, b"/no such name\r")
+            assert b"filter: no such name" in read_until(ours, rb"filter: no such name ")
+            os.write(ours, b"mq")
+            rest = read_until(ours, rb"\x1b\[\?1049l")
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert b"Traceback" not in rest
+    assert termios.tcgetattr(its)[3] == before[3]  # echo, as before
+    os.close(its)
+
+
 def read_until(descriptor: int, pattern: bytes | None) -> bytes:
     """Read a terminal until the pattern was there; without one until the other side closes it."""
     read, end = b"", time.monotonic() + 30
@@ -197,3 +234,77 @@ def read_until(descriptor: int, pattern: bytes | None) -> bytes:
                 break
             read += data
     return read
+
+
+def test_only_what_a_process_holds_open_of_a_type_is_shown(watched: Object) -> None:
+    arguments = ("--json", "--interval", "0.05", "--pid", str(os.getpid()))
+    activity = json.loads(run(*arguments, "--type", "xdp").stdout)
+    assert [one["id"] for one in activity["programs"]] == [
+        watched.programs["a_program_to_be_watched"].id
+    ]
+    assert activity["maps"] == []
+    activity = json.loads(run(*arguments, "--type", "hash", "--sort", "name").stdout)
+    names = [one["name"] for one in activity["maps"]]  # what counts drops may be open, too
+    assert "watched_table" in names
+    assert names == sorted(names)
+
+
+ATTACHED = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int on_xdp(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("tc") int on_tc(struct __sk_buff *skb) { return 0; }
+SEC("cgroup_skb/egress") int on_cgroup(struct __sk_buff *skb) { return 1; }
+SEC("raw_tp/sched_switch") int on_raw(void *ctx) { return 0; }
+SEC("tp_btf/sched_switch") int on_btf(void *ctx) { return 0; }
+SEC("tracepoint/sched/sched_switch") int on_tracepoint(void *ctx) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_programs_are_shown_by_what_they_are_attached_to(
+    bpf: Loader, bpf_netns: Namespace, bpf_cgroup: Cgroup
+) -> None:
+    programs = bpf.load(ATTACHED, name="attached").programs
+    programs["on_xdp"].attach(bpf_netns.lo)
+    programs["on_tc"].attach(bpf_netns.lo, mode="clsact", direction="ingress")
+    programs["on_cgroup"].attach(bpf_cgroup)
+    for name in ("on_raw", "on_btf", "on_tracepoint"):
+        programs[name].attach()
+    points = bpf_netns.run(attach_points)
+    places = {name: points.get(program.id, ()) for name, program in programs.items()}
+    assert places["on_xdp"] == ("lo xdp",)
+    assert places["on_tc"] == ("lo tc ingress",)
+    assert [place.partition(" ")[2] for place in places["on_cgroup"]] == ["cgroup_inet_egress"]
+    assert places["on_cgroup"][0].startswith("/")
+    assert places["on_raw"] == ("raw_tp sched_switch",)
+    assert places["on_btf"] == ("raw_tp sched_switch",) or "sched_switch" in places["on_btf"][0]
+    if kernel_version() >= (6, 6):
+        assert places["on_tracepoint"] == ("tracepoint sched_switch",)
+    done = run("--json", "--interval", "0.05", "--attached", "sched_switch", "--name", "on_raw")
+    (row,) = json.loads(done.stdout)["programs"]
+    assert (row["id"], row["attached"]) == (programs["on_raw"].id, ["raw_tp sched_switch"])
+    done = run("--json", "--interval", "0.05", "--attached", "no such place")
+    assert json.loads(done.stdout)["programs"] == json.loads(done.stdout)["maps"] == []
+
+
+def test_a_reader_that_has_enough_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = (*COMMAND, "--json", "--interval", "0.05")
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
+def test_busy_programs_have_a_colour_and_a_history() -> None:
+    from rich.console import Console
+
+    busy = program(1, 100, 5000, cpu=0.2)
+    activity = Activity(1.0, (busy, program(2, 1, 1)), ())
+    console = Console(width=160, force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        console.print(top.tables(activity, history={1: [0.0, 0.1, 0.2], 2: [0.0]}))
+    lines = capture.get().splitlines()
+    assert ["▄█" in line for line in lines if "\x1b[31m" in line] == [True]

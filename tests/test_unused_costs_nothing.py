@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 PYTEST_SIDE = {
     "pytest_bpf",
     "pytest_bpf.errors",
-    "pytest_bpf.fixtures",
-    "pytest_bpf.hookspecs",
-    "pytest_bpf.options",
+    "pytest_bpf.plugin.checks",
+    "pytest_bpf.plugin.fixtures",
+    "pytest_bpf.plugin.hookspecs",
+    "pytest_bpf.plugin.items",
+    "pytest_bpf.plugin.kernel_settings",
+    "pytest_bpf.plugin.loading",
+    "pytest_bpf.plugin.options",
+    "pytest_bpf.plugin.paths",
+    "pytest_bpf.plugin.settings",
     "pytest_bpf.plugin",
-    "pytest_bpf.stash",
+    "pytest_bpf.plugin.skips",
+    "pytest_bpf.plugin.stash",
 }
 """All of our modules that a session imports by itself."""
 
@@ -34,10 +41,12 @@ print(json.dumps([status, sorted(sys.modules)]))
 
 
 def _python(code: str, *arguments: str, folder: Path | None = None) -> str:
+    chosen = ("PYTEST_BPF_CACHE", "PYTEST_BPF_CC")  # a choice is checked, which costs an import
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
     done = subprocess.run(
         (sys.executable, "-c", code, *arguments),
         cwd=folder,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        env={**environment, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -81,8 +90,7 @@ def test_a_failure_that_is_not_ours_imports_only_what_sees_that(tmp_path: Path) 
     status, modules = _session(tmp_path, "def test_wrong(): assert {1: 2} == {1: 3}\n")
     assert status == 1
     assert _ours(modules) - PYTEST_SIDE == {
-        "pytest_bpf.evidence",
-        "pytest_bpf.evidence.differences",
+        "pytest_bpf.plugin.differences",
     }
 
 
@@ -96,4 +104,8 @@ def test_the_names_of_the_package_are_imported_by_their_first_use() -> None:
             "print(json.dumps(sorted(set(sys.modules) - before)))"
         )
     )
-    assert _ours(set(new)) == {"pytest_bpf.kernel", "pytest_bpf.kernel.verdicts"}
+    assert _ours(set(new)) == {
+        "pytest_bpf.kernel",
+        "pytest_bpf.kernel.values",
+        "pytest_bpf.kernel.values.actions",
+    }

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_bpf.compile import find
+from pytest_bpf.compile import find_compiler
 from pytest_bpf.errors import UnavailableError, ValueTypeError
 from pytest_bpf.kernel.btf import Int, Struct
-from pytest_bpf.kernel.values import Record, codec
+from pytest_bpf.kernel.values.codec import Record, codec
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Map, Object
@@ -133,7 +133,7 @@ struct enums { enum level level; enum wide wide; enum deep deep; };
         + "ARRAY(enums, struct enums);"
     )
     try:
-        zig = find("zig")
+        zig = find_compiler("zig")
     except UnavailableError:
         pytest.skip("no zig cc: clang 14 does not emit such enums")
     enums = load(source, compiler=zig).maps["enums"]
@@ -233,7 +233,8 @@ def test_arrays_of_characters_bytes_and_numbers(maps: Object) -> None:
     )
     for bad, words in (
         ({"name": "ninechars"}, r"9 bytes given, char\[8\] has 8"),
-        ({"raw": "x" * 5}, r"5 bytes given, unsigned char\[4\]|__u8\[4\]"),
+        ({"raw": b"x" * 5}, r"5 bytes given, unsigned char\[4\]|__u8\[4\]"),
+        ({"raw": "x" * 5}, "'xxxxx' is no IPv4 address.*for the text itself give bytes"),
         ({"raw": [300]}, "takes bytes, not list"),
         ({"name": 5}, "takes bytes, not int 5"),
         ({"small": "ab"}, "takes a sequence, not str"),

@@ -9,7 +9,7 @@ import pytest
 from pytest_bpf.errors import LoadError, UnavailableError, UnknownNameError, VerifierError
 from pytest_bpf.loader import Loader
 from pytest_bpf.objects.elf import SourceLine
-from pytest_bpf.objects.verifier import location, reason, stats
+from pytest_bpf.objects.programs.verifier import location, reason, stats, with_reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,15 +132,6 @@ REJECTED = {
         ),
         "only read is supported",
     ),
-    "core relocation": (
-        (
-            "struct task_struct___x { int none; } __attribute__((preserve_access_index));\n"
-            'SEC("raw_tp") int bad(void *ctx) {\n'
-            "    struct task_struct___x *task = (void *)bpf_get_current_task();\n"
-            "    return BPF_CORE_READ(task, none); }"
-        ),
-        "failed to resolve CO-RE relocation <byte_off>",
-    ),
 }
 
 
@@ -158,13 +149,14 @@ def test_a_rejection_names_the_line_and_the_reason(case: str) -> None:
     assert error.reason.startswith(why)
     assert "state:" not in error.reason
     assert error.reason.partition(";")[0] in error.log
-    assert len(str(error).splitlines()) <= 11
+    assert len(str(error).splitlines()) <= 20
     if "// here" in text:
         number = next(n for n, line in enumerate(text.splitlines(), 1) if "// here" in line)
         assert error.location.endswith(f".bpf.c:{number}")
-        first, second = str(error).splitlines()[:2]
+        first, *rest = str(error).splitlines()
+        marked = next(line for line in rest if line.startswith(f"    > {number} | "))
         assert first == f"{error.location}: the verifier rejected program 'bad': {error.reason}"
-        assert second.strip() == text.splitlines()[number - 1].strip()
+        assert marked.endswith(text.splitlines()[number - 1].strip())
 
 
 def test_paths_are_seen_from_the_current_folder(
@@ -233,20 +225,23 @@ def test_only_the_programs_that_are_asked_for(load: Load) -> None:
 NOT_LOADED = {
     "section": (
         'SEC("xpd") int bad(void *c) { return 0; }',
-        r"libbpf 1\.\d+ knows no section 'xpd'",
+        r"\(xpd\): its section says no program type .*did you mean 'xdp'\?.* types={'bad': ",
     ),
-    "no hook": ('SEC("tp_btf/no_such") int bad(void *c) { return 0; }', "BTF type ID of 'no_such'"),
+    "no hook": (
+        'SEC("tp_btf/no_such") int bad(void *c) { return 0; }',
+        "attaches to 'no_such', which this",
+    ),
     "kfunc": (
         'extern int no_such(int) __ksym; SEC("xdp") int bad(void *c) { return no_such(1); }',
-        r"cannot be loaded: extern \(func ksym\) 'no_such': not found",
+        r"cannot be loaded here: this kernel has no kfunc 'no_such'",
     ),
     "config": (
         'extern int CONFIG_NO_SUCH __kconfig; SEC("xdp") int b(void *c) { return CONFIG_NO_SUCH; }',
-        r"cannot be loaded: extern 'CONFIG_NO_SUCH' \(strong\): not resolved",
+        r"cannot be loaded here: this kernel has no configuration option 'CONFIG_NO_SUCH'",
     ),
     "no entries": (
         MAPS.replace("max_entries, 8", "max_entries, 0"),
-        r"map 'table' \(hash, max_entries 0, key_size 4, value_size 8\) cannot be created: Invalid",
+        r"map 'table' \(hash, max_entries 0, key_size 4, .*\) cannot be created: max_entries is 0",
     ),
     "unknown map": (MAPS.replace("BPF_MAP_TYPE_HASH", "999"), r"map 'table' \(999, max_entries 8"),
 }
@@ -295,3 +290,15 @@ def test_logs_of_older_kernels_are_understood() -> None:
     assert location("no line at all\n", ("xdp", 0), known) == ("", "")
     assert location("unreachable insn 0\n", ("xdp", 5), known) == ("", "")
     assert reason("") == ""
+
+
+def test_a_log_that_was_cut_off_gets_its_end_back() -> None:
+    """Kernels before 6.4 keep the first 16 MB of a log, and not the last."""
+    cut = "0: (bf) r1 = r6                 ; R1_w=scalar(id=1) R6=scalar(id=1)\n8: ("
+    short = (
+        "BPF program is too large. Processed 1000001 insn\n"
+        "processed 1000001 insns (limit 1000000) max_states_per_insn 4 total_states 9\n"
+    )
+    assert reason(with_reason(cut, short)) == short.splitlines()[0]
+    whole = f"{cut.splitlines()[0]}\n{short}"
+    assert with_reason(whole, short) == whole

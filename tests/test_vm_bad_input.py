@@ -13,33 +13,19 @@ import psutil
 import pytest
 
 from pytest_bpf.cache import open_cache
-from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, modules, qemu
+from pytest_bpf.kernels import lookup, modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_bpf.vm.kernel import Kernel
+    from pytest_bpf.kernels.kernel import Kernel
 
 TIMEOUT = 400
 
 pytestmark = pytest.mark.xdist_group("machines")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    """The distribution's stock kernel, or a skip that says what is missing."""
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
-    try:
-        qemu.program()
-        found = kernels.find("debian")
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    assert found is not None
-    return found
 
 
 def vm(kernel: Path | str, *words: str) -> list[str]:
@@ -78,7 +64,7 @@ def build_tree(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Debian's kernel laid out as a build leaves it: modules in place, listed as object files."""
     assert kernel.modules is not None
     tree = tmp_path_factory.mktemp("linux")
-    image = tree / kernels.BUILT[kernel.architecture]
+    image = tree / lookup.BUILT[kernel.architecture]
     image.parent.mkdir(parents=True)
     shutil.copy(kernel.image, image)
     listed = []
@@ -202,7 +188,7 @@ def test_ctrl_c_during_boot_leaves_nothing(kernel: Kernel, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("kernel")
-def test_a_full_memory_is_said() -> None:
+def test_a_full_memory_is_unread() -> None:
     greedy = "held = [bytearray(1 << 20) for _ in range(4096)]"
     done = run(vm("debian", "--", sys.executable, "-c", greedy))
     assert done.returncode == 128 + signal.SIGKILL

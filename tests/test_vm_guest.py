@@ -13,8 +13,11 @@ import pytest
 
 from pytest_bpf import compile_source
 from pytest_bpf.bcc import loading
+from pytest_bpf.coverage.recorder import Recorder
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import debian, kernels, qemu
+from pytest_bpf.kernels import debian, lookup
+from pytest_bpf.loader import Loader
+from pytest_bpf.vm import qemu
 
 GUEST = Path(__file__).parent / "guest"
 
@@ -30,9 +33,11 @@ def _machine() -> None:
     pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
     try:
         qemu.program()
-        kernels.find("debian")
+        lookup.find("debian")
         for source in GUEST.glob("*.bpf.c"):
             compile_source(source)
+        with Loader(lines=Recorder()) as loader:
+            loader.open(GUEST / "lines.bpf.c")  # with counters, too
     except UnavailableError as error:
         pytest.skip(str(error))
 
@@ -44,7 +49,7 @@ def in_a_machine(request: pytest.FixtureRequest, tests: str, *options: str) -> i
     """
     python = [sys.executable, "-m"]
     machine = [*python, "pytest_bpf.vm", "--kernel", "debian", *options, "--"]
-    command = [*python, "pytest", "-p", "no:cacheprovider", "--bpf-strict", "-q", tests]
+    command = [*python, "pytest", "-p", "no:cacheprovider", "--bpf-strict", "-q", *tests.split()]
     done = subprocess.run(
         [*machine, *command],
         cwd=GUEST.parent.parent,
@@ -69,13 +74,18 @@ def test_the_kinds_of_program(request: pytest.FixtureRequest, options: tuple[str
 
 
 @pytest.mark.usefixtures("_machine")
-def test_maps_and_events_in_bulk(request: pytest.FixtureRequest) -> None:
-    assert in_a_machine(request, "tests/guest/test_bulk.py") > 7
+def test_maps_and_events_in_bulk_and_what_programs_return(request: pytest.FixtureRequest) -> None:
+    assert in_a_machine(request, "tests/guest/test_bulk.py tests/guest/test_exits.py") > 9
+
+
+@pytest.mark.usefixtures("_machine")
+def test_lines_of_c(request: pytest.FixtureRequest) -> None:
+    assert in_a_machine(request, "tests/guest/test_lines.py") == 7
 
 
 @pytest.mark.usefixtures("_machine")
 def test_exact_figures(request: pytest.FixtureRequest) -> None:
-    assert in_a_machine(request, "tests/guest/test_exact.py", "--exact") > 4
+    assert in_a_machine(request, "tests/guest/test_exact.py", "--exact") > 7
 
 
 @pytest.mark.usefixtures("_machine")
@@ -101,7 +111,8 @@ def test_a_bcc_source_with_kprobes(request: pytest.FixtureRequest) -> None:
 
 UNCOUNTED = """
 import sys
-from pytest_bpf.vm import debian, kernels, qemu, run
+from pytest_bpf.kernels import lookup
+from pytest_bpf.vm import qemu, run
 
 hardware = qemu.hardware
 
@@ -111,8 +122,8 @@ def without_icount(machine, accelerator):
     return words[:at] + words[at + 2:]
 
 qemu.hardware = without_icount
-machine = qemu.Machine(kernels.find(sys.argv[1]), exact=True)
-code = "from pytest_bpf.costs.instrument import instrument; instrument()"
+machine = qemu.Machine(lookup.find(sys.argv[1]), exact=True)
+code = "from pytest_bpf.costs.instruments.instrument import instrument; instrument()"
 sys.exit(run.follow(machine, run.start(machine, [sys.executable, "-c", code])))
 """
 
@@ -120,7 +131,7 @@ sys.exit(run.follow(machine, run.start(machine, [sys.executable, "-c", code])))
 @pytest.mark.usefixtures("_machine")
 def test_a_machine_that_does_not_count_is_refused(tmp_path: Path) -> None:
     """It says that it is exact, and runs without -icount: so would one saved without it."""
-    kernel = kernels.find("debian")
+    kernel = lookup.find("debian")
     assert kernel is not None
     done = subprocess.run(
         [sys.executable, "-c", UNCOUNTED, str(kernel.image)],

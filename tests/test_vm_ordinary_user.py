@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pytest_bpf
-from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu
 from tests.nobody import NOBODY
+from tests.terminals import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_bpf.vm.kernel import Kernel
+    from pytest_bpf.kernels.kernel import Kernel
 
 TIMEOUT = 400
 
@@ -69,22 +68,13 @@ class User:
         out, err = process.communicate(timeout=TIMEOUT)
         return process.returncode, out, err
 
+    def at_terminal(self, *words: str) -> Terminal:
+        command = [*ORDINARY, self.python, "-m", "pytest", "-p", "no:cacheprovider", *words]
+        return Terminal(command, self.home, {**self.environment, "SHELL": "/bin/sh"})
+
     def in_machine(self, script: str) -> tuple[int, str, str]:
         machine = ("--kernel", str(self.home / "kernel"), "--writable", str(self.home))
         return self.run("-m", "pytest_bpf.vm", *machine, "--", "sh", "-c", script)
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    """The distribution's stock kernel, or a skip that says what is missing."""
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
-    try:
-        qemu.program()
-        found = kernels.find("debian")
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    assert found is not None
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +162,64 @@ def test_a_damaged_state_is_made_again(user: User) -> None:
     assert "the saved machine does not work" in err
     assert (code, out) == (0, "works\n"), err
     assert user.in_machine("true")[2] == ""
+
+
+STOPS = """
+import time
+import pytest
+
+SOURCE = '''
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+__u64 hits;
+SEC("kprobe/do_nanosleep") int count(void *ctx) { __sync_fetch_and_add(&hits, 1); return 0; }
+SEC("kprobe/__x64_sys_clock_nanosleep") int other(void *ctx) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+'''
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_stops(bpf, bpf_netns, number):
+    print("what the test prints", number)
+    obj = bpf.load(SOURCE, name="count")
+    obj.attach("count")
+    time.sleep(0.001)
+    breakpoint()
+    assert obj.globals["hits"] == number
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the probed function is of x86_64")
+def test_pdb_at_the_terminal(user: User, kernel: Kernel) -> None:
+    """A test of a kprobe stops in the machine, at its breakpoint and where it fails."""
+    (user.home / "test_stops.py").write_text(STOPS)
+    test = f"test_stops.py::test_stops[0-{kernel.release}]"
+    with user.at_terminal("--bpf-kernel", str(user.home / "kernel"), "--pdb", test) as terminal:
+        terminal.expect(r"\(Pdb\) ")
+        terminal.type("p obj.globals['hits'] > 0, number")
+        terminal.expect(r"\(True, 0\)\n")
+        terminal.type("continue")
+        assert "what the test prints 0" in terminal.expect(r"assert \d+ == 0(?s:.*)\(Pdb\) ")
+        terminal.type("import os; print(os.uname().release, os.getuid())")
+        terminal.expect(rf"\n{kernel.release} 0\n")
+        terminal.type("quit")
+        terminal.expect(r"1 failed.*\n")
+        assert terminal.wait() == pytest.ExitCode.INTERRUPTED
+
+
+def test_a_shell_where_it_stopped(user: User, kernel: Kernel) -> None:
+    """In the machine, with the test's programs and namespaces, and the kernel's console."""
+    (user.home / "test_shell.py").write_text(STOPS.replace("    breakpoint()\n", ""))
+    options = ("--bpf-shell", "--bpf-console", "-s", "test_shell.py::test_stops[0]")
+    with user.at_terminal("--bpf-kernel", str(user.home / "kernel"), *options) as terminal:
+        terminal.expect(r"what the test prints 0\n(?s:.*)stopped here; exit goes on\n")
+        enter = re.search(r"netns: (nsenter .*)", terminal.expect(r"netns: nsenter \S+\n"))
+        assert enter
+        terminal.type("uname -r; tty")
+        terminal.expect(rf"{kernel.release}\n/dev/pts/\d+\n")
+        terminal.type("echo from the test > /dev/kmsg")  # the console is another stream
+        terminal.expect(r"\] from the test")
+        terminal.type(f"{enter[1]} cat /proc/net/dev | tail -n +3 | cut -d: -f1; echo end")
+        terminal.expect(r"\blo\nend\n")
+        terminal.type("exit")
+        terminal.expect(r"1 failed.*\n")
+        assert terminal.wait() == pytest.ExitCode.TESTS_FAILED

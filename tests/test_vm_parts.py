@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf.errors import BpfError, UnavailableError
-from pytest_bpf.vm import debian, image, kernels, liveness, modules, python, qemu
+from pytest_bpf.kernels import debian, image, lookup, modules
+from pytest_bpf.kernels.kernel import Kernel
+from pytest_bpf.vm import liveness, python, qemu
 from pytest_bpf.vm.command import Inline, inline
 from pytest_bpf.vm.cpio import Archive
-from pytest_bpf.vm.kernel import Kernel
-from pytest_bpf.vm.machine import Running
+from pytest_bpf.vm.machine import QemuProcess
 
 X86 = Kernel("6.1.0-9-amd64", Path("/k/vmlinuz"), None, "x86_64")
 ARM = Kernel("6.1.0-9-arm64", Path("/k/Image"), None, "aarch64")
@@ -85,9 +86,9 @@ def test_modules_may_come_in_packages_of_their_own(
     (tmp_path / "apt-cache").write_text(f"#!/bin/sh\nprintf '%s\\n' {names}\n")
     (tmp_path / "apt-cache").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = debian._of_modules("linux-image-unsigned-6.8.0-9-generic")
+    found = debian._module_packages("linux-image-unsigned-6.8.0-9-generic")
     assert found == ["linux-modules-6.8.0-9-generic", "linux-modules-extra-6.8.0-9-generic"]
-    assert debian._of_modules("linux-image-6.1.0-56-amd64") == []
+    assert debian._module_packages("linux-image-6.1.0-56-amd64") == []
 
 
 def test_a_build_tree_names_object_files(tmp_path: Path) -> None:
@@ -120,9 +121,9 @@ def test_a_kernel_watches_no_longer_than_it_can_count() -> None:
 def test_a_full_memory_is_told_from_other_kills() -> None:
     console = "[ 9.1] Out of memory: Killed process 82 (python) total-vm:1kB"
     sentence = "the machine's memory of 512 MiB is full: Out of memory: Killed process 82 (python)"
-    assert liveness.why_killed(-9, console, 512) == sentence
-    assert liveness.why_killed(-15, console, 512) is None
-    assert liveness.why_killed(-9, "", 512) is None
+    assert liveness.kill_reason(-9, console, 512) == sentence
+    assert liveness.kill_reason(-15, console, 512) is None
+    assert liveness.kill_reason(-9, "", 512) is None
 
 
 def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
@@ -142,9 +143,9 @@ def test_a_kernel_without_9p_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "modules.builtin").write_text("kernel/drivers/char/virtio_console.ko\n")
     kernel = Kernel("6.1", tmp_path / "vmlinuz", tmp_path, "x86_64")
     with pytest.raises(BpfError, match=r"kernel 6\.1 .* lacks 9pnet_virtio: neither built in"):
-        kernels.require_modules(kernel)
+        lookup.require_modules(kernel)
     module(tmp_path / "kernel/9pnet_virtio.ko", "")
-    kernels.require_modules(kernel)
+    lookup.require_modules(kernel)
 
 
 def bzimage(release: str, payload: bytes) -> bytes:
@@ -184,14 +185,14 @@ def test_the_wrong_images_are_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "vmlinuz"
     path.write_bytes(b"hello" * 1000)
     with pytest.raises(BpfError, match="is not a kernel image"):
-        kernels.find(str(path))
+        lookup.find(str(path))
     path.write_bytes(elf(183))
     with pytest.raises(BpfError, match="is for aarch64, this machine is x86_64"):
-        kernels.find(str(path))
+        lookup.find(str(path))
     with pytest.raises(BpfError, match=r"no kernel image .*: no such file or folder"):
-        kernels.find(str(tmp_path / "absent"))
+        lookup.find(str(tmp_path / "absent"))
     with pytest.raises(BpfError, match="neither a built one"):
-        kernels.find(str(tmp_path))
+        lookup.find(str(tmp_path))
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is for another machine")
@@ -202,27 +203,27 @@ def test_kernels_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mo
         (root / "lib/modules" / release).mkdir(parents=True)
         (root / "boot").mkdir()
         (root / "boot" / f"vmlinuz-{release}").write_bytes(bzimage(release, b""))
-    newest = kernels.find("6.1")
+    newest = lookup.find("6.1")
     assert newest is not None
     assert newest.release == "6.1.10"
     assert newest.modules == tmp_path / "cache/kernels/6.1.10/lib/modules/6.1.10"
     with pytest.raises(BpfError, match=r"no kernel '5\.99' .*6\.1\.10"):
-        kernels.find("5.99")
-    layout = kernels.find(str(tmp_path / "cache/kernels/6.12.1"))
+        lookup.find("5.99")
+    layout = lookup.find(str(tmp_path / "cache/kernels/6.12.1"))
     assert layout is not None
     assert layout.modules == tmp_path / "cache/kernels/6.12.1/lib/modules/6.12.1"
     tree = tmp_path / "linux"
     (tree / "arch/x86/boot").mkdir(parents=True)
     (tree / "arch/x86/boot/bzImage").write_bytes(bzimage("6.13.0-rc1", b""))
     (tree / "modules.order").write_text("")
-    built = kernels.find(str(tree))
+    built = lookup.find(str(tree))
     assert built == Kernel("6.13.0-rc1", tree / "arch/x86/boot/bzImage", tree, "x86_64")
-    assert kernels.find(str(tree / "arch/x86/boot/bzImage")) == built
-    assert kernels.find("host") is None
+    assert lookup.find(str(tree / "arch/x86/boot/bzImage")) == built
+    assert lookup.find("host") is None
 
 
 def test_the_command_line_follows_the_architecture() -> None:
-    wiring = qemu.Wiring({"qmp": 5, "control": 6, "in": 7, "out": 8, "err": 9}, 10)
+    wiring = qemu.Descriptors({"qmp": 5, "control": 6, "in": 7, "out": 8, "err": 9}, 10)
     for kernel, machine, console in ((X86, "q35", "ttyS0"), (ARM, "virt", "ttyAMA0")):
         made = qemu.Machine(kernel)
         hardware = qemu.hardware(made, "tcg")
@@ -246,12 +247,15 @@ def test_an_exact_machine_has_one_cpu() -> None:
         qemu.Machine(X86, exact=True, cpus=2)
 
 
-def test_no_qemu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_qemu_is_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UnavailableError, match=r"there is no qemu-system-\w+; install"):
         qemu.program()
 
 
+@pytest.mark.skipif(
+    not os.access(sys.executable, os.X_OK), reason="the folder of this Python is not this user's"
+)
 def test_plain_python_commands_run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     us = sys.executable
     assert inline([us, "-u", "-c", "x", "1"]) == Inline("-c", "x", ["1"], unbuffered=True)
@@ -281,10 +285,10 @@ def test_a_changed_file_makes_a_saved_python_stale(tmp_path: Path) -> None:
 
 def test_a_panic_is_shown_from_its_first_line_on() -> None:
     long = "seq 1 40; echo Kernel panic - not syncing: x; seq 41 80"
-    with Running(lambda _: ["sh", "-c", long]) as process:
+    with QemuProcess(lambda _: ["sh", "-c", long]) as process:
         process.wait(30)
         panic = str(process.error("ended by itself")).splitlines()[1:]
     assert panic == ["  | Kernel panic - not syncing: x", *(f"  | {n}" for n in range(41, 81))]
-    with Running(lambda _: ["seq", "80"]) as process:
+    with QemuProcess(lambda _: ["seq", "80"]) as process:
         process.wait(30)
         assert str(process.error("ended by itself")).splitlines()[1] == "  | 56"

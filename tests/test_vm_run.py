@@ -13,32 +13,18 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import kernels, qemu
+from pytest_bpf.kernels import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_bpf.vm.kernel import Kernel
+    from pytest_bpf.kernels.kernel import Kernel
 
 TIMEOUT = 400
 """Seconds; saving under emulation on a busy machine takes a minute."""
 
 pytestmark = pytest.mark.xdist_group("machines")
-
-
-@pytest.fixture(scope="session")
-def kernel() -> Kernel:
-    """The distribution's stock kernel, or a skip that says what is missing."""
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
-    try:
-        qemu.program()
-        found = kernels.find("debian")
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    assert found is not None
-    return found
 
 
 def wrapped(command: Sequence[str], *options: str) -> list[str]:
@@ -149,6 +135,7 @@ def test_python_is_as_if_started_here(tmp_path: Path, monkeypatch: pytest.Monkey
         "__name__, sys.executable, sys.stdin.read(), sys.stdout.isatty()]))\n"
     )
     monkeypatch.setenv("MARK", "ö")
+    monkeypatch.setenv("PYTEST_BPF_PASS_ENV", "MARK")
     here = subprocess.run(
         [sys.executable, "script.py", "a b"], cwd=tmp_path, input=b"in", stdout=-1, check=True
     )
@@ -165,7 +152,7 @@ def test_pytest_runs_without_a_warning(tmp_path: Path) -> None:
     )
     done = run(sys.executable, "-m", "pytest", "-Werror", cwd=tmp_path, text=True)
     assert "1 failed, 1 passed in" in done.stdout
-    assert f"assert '{kernels.find('debian')}' == '0'" in done.stdout
+    assert f"assert '{lookup.find('debian')}' == '0'" in done.stdout
     assert done.stderr == ""
     assert done.returncode == 1
     assert not (tmp_path / ".pytest_cache").exists()

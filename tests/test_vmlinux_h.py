@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pytest_bpf.cache import Cache
-from pytest_bpf.compile import find
+from pytest_bpf.compile import find_compiler
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import vmlinux_h
+from pytest_bpf.kernel.btf import vmlinux_h
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_it_has_the_kernels_types(header: Path) -> None:
 @pytest.mark.parametrize("standard", ["-std=gnu11", "-std=gnu17"])
 @pytest.mark.parametrize("name", ["clang", "zig"])
 def test_it_is_valid_c(header: Path, tmp_path: Path, name: str, standard: str) -> None:
-    compiler = find(name, cache=Cache(tmp_path))
+    compiler = find_compiler(name, cache=Cache(tmp_path))
     source = tmp_path / "a.c"
     source.write_text(
         f'#include "{header}"\n#include "{header}"\n'

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf import DifferenceError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_bpf import Loader, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 pytestmark = pytest.mark.bpf_requires(program_type="syscall")
 
@@ -73,7 +76,7 @@ def test_shift_by_10_is_two_percent_off(bpf: Loader) -> None:
     verdict="holds in part",
 )
 @pytest.mark.bpf_requires(exact=True)
-def test_cheaper_and_as_good(bpf: Loader, bpf_measure: Measure, bpf_claim: Finding) -> None:
+def test_cheaper_and_as_good(bpf: Loader, bpf_measure: Measure, bpf_claim: ClaimCheck) -> None:
     before, after = bpf.load("before.bpf.c"), bpf.load("after.bpf.c", programs=WIDTHS)
     short = bpf.load("approximate.bpf.c")
     old32, old64, new32, new64, shift, multiply = (
@@ -122,3 +125,35 @@ def batches(bits: int, count: int = 4) -> list[list[int]]:
     while len(numbers) < count * BATCH:
         numbers.append(random.getrandbits(random.randint(1, bits)))
     return [numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)]
+
+
+@pytest.mark.parametrize("program", WIDTHS)
+def test_the_exact_replacement_is_the_same_for_every_input_tried(
+    bpf_equivalent: CheckEquivalence, program: str
+) -> None:
+    result = bpf_equivalent(
+        "before.bpf.c",
+        "after.bpf.c",
+        program=program,
+        inputs=["numbers"],
+        ignore=["mistakes"],
+        count=1500,
+    )
+    assert result.after.reach.blocks == result.after.reach.all_blocks
+
+
+@pytest.mark.parametrize(
+    ("program", "first"), [("multiply_by_1049", "= 2999\n"), ("shift_by_10", "= 1000\n")]
+)
+def test_a_shortcut_is_found_without_a_hint(
+    bpf_equivalent: CheckEquivalence, program: str, first: str
+) -> None:
+    with pytest.raises(DifferenceError) as found:
+        bpf_equivalent(
+            "before.bpf.c",
+            "approximate.bpf.c",
+            program=("divide_u64", program),
+            inputs=["numbers"],
+            ignore=["remainders"],
+        )
+    assert first in str(found.value)

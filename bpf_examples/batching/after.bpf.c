@@ -52,7 +52,7 @@ static __always_inline int account(void *ctx, __u32 bytes)
 		return 0;
 	batch = bpf_map_lookup_elem(&batches, &zero);
 	if (!batch)
-		return 0;
+		return 0;	/* no cover: each CPU has its element */
 	if (batch->count >= BATCH)	/* there was no room the last time */
 		output(ctx, batch);
 	count = batch->count;	/* read once: what is compared is what is used */

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import VerifierError
+from pytest_bpf import DifferenceError, VerifierError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -152,7 +153,7 @@ def test_both_leave_other_processes_alone(bpf: Loader) -> None:
 @pytest.mark.bpf_claim(
     "a hundred events in a record are less data", row=11, verdict="holds in part"
 )
-def test_records_are_a_hundredth_and_bytes_are_not(bpf: Loader, bpf_claim: Finding) -> None:
+def test_records_are_a_hundredth_and_bytes_are_not(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     count, records = 4050, []
     for obj in load(bpf, "on_run"):
         with obj.maps["events"].events() as events:
@@ -176,7 +177,7 @@ def test_records_are_a_hundredth_and_bytes_are_not(bpf: Loader, bpf_claim: Findi
 def test_a_batch_costs_a_fraction(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Finding,
+    bpf_claim: ClaimCheck,
     connection: Connection,
 ) -> None:
     runs, wholes = [], []
@@ -238,7 +239,7 @@ def send(connection: Connection, sizes: Sequence[int]) -> None:
 def named(name: str) -> Iterator[None]:
     """Call this thread so for a while."""
     comm = Path("/proc/thread-self/comm")
-    own = comm.read_text()
+    own = comm.read_text().rstrip("\n")
     comm.write_text(name)
     try:
         yield
@@ -255,3 +256,17 @@ def reading(obj: Object) -> float:
         events.read_array()
         took.append((time.perf_counter_ns() - begin) / 1000)
     return median(took)
+
+
+def test_a_batch_that_is_emptied_without_room_is_found_without_a_hint(
+    bpf_equivalent: CheckEquivalence,
+) -> None:
+    with pytest.raises(DifferenceError, match=r"map 'batches'|variable 'lost'"):
+        bpf_equivalent(
+            "after.bpf.c",
+            "careless.bpf.c",
+            program="on_run",
+            programs=["on_run"],
+            ignore=["events"],  # nobody reads them, so there is never room
+            count=5000,
+        )

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Namespace, Object, Topology
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 kprobe = pytest.param("on_call", marks=pytest.mark.bpf_requires(attach="kprobe"))
 tracepoint = pytest.param(
@@ -113,8 +114,30 @@ def test_bytes_are_requested_ones_at_entry_and_sent_ones_on_return(
 
 
 @either_hook
+def test_one_struct_has_what_two_maps_have_for_every_process_and_size_tried(
+    bpf: Loader, bpf_netns_pair: Topology, bpf_equivalent: CheckEquivalence, hook: str
+) -> None:
+    def of_two(obj: Object) -> dict[int, tuple[int, int]]:
+        sizes = obj.maps["sizes"]
+        return {pid: (count, sizes[pid]) for pid, count in obj.maps["counts"].items()}
+
+    def of_one(obj: Object) -> dict[int, tuple[int, int]]:
+        return {pid: tuple(stats) for pid, stats in obj.maps["combined_stats"].items()}
+
+    with connection(*bpf_netns_pair) as client:
+        result = bpf_equivalent(
+            *load(bpf, hook, capacity=64),
+            stimulus=lambda data: send(client, [1 + data[0]]),
+            states=(of_two, of_one),
+            count=1000,
+        )
+    assert result.after.reach.blocks == result.after.reach.all_blocks
+    assert result.after.insns < result.before.insns
+
+
+@either_hook
 @one_is_cheaper
-def test_one_look_up_is_less_program(bpf: Loader, bpf_claim: Finding, hook: str) -> None:
+def test_one_look_up_is_less_program(bpf: Loader, bpf_claim: ClaimCheck, hook: str) -> None:
     before, after = (obj.programs[hook] for obj in load(bpf, hook))
     assert after.prog_size_jited <= 0.8 * before.prog_size_jited
     old, new = before.verified_insns, after.verified_insns
@@ -125,7 +148,7 @@ def test_one_look_up_is_less_program(bpf: Loader, bpf_claim: Finding, hook: str)
 @one_is_cheaper
 @pytest.mark.bpf_requires(exact=True)
 def test_one_look_up_is_fewer_instructions(
-    bpf: Loader, bpf_netns_pair: Topology, bpf_measure: Measure, bpf_claim: Finding, hook: str
+    bpf: Loader, bpf_netns_pair: Topology, bpf_measure: Measure, bpf_claim: ClaimCheck, hook: str
 ) -> None:
     objects = attach(bpf, hook)
     with connection(*bpf_netns_pair) as client:

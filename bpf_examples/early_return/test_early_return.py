@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -97,8 +98,21 @@ def test_a_small_pid_is_no_system_process_and_a_letter_is_no_name(bpf: Loader) -
     assert shortcuts.globals["by_pid"] == (os.getpid() >= 1000)
 
 
+@either_hook
+def test_both_do_the_same_for_every_name_process_and_size_tried(
+    bpf: Loader, connections: list[Connection], bpf_equivalent: CheckEquivalence, hook: str
+) -> None:
+    def sends(data: bytes) -> None:
+        send(connections[data[0] & 1], [1 + data[1]])
+
+    result = bpf_equivalent(*load(bpf, hook), stimulus=sends, count=1000)
+    for side in (result.before, result.after):
+        assert side.reach.blocks >= side.reach.all_blocks - 1  # there is room for every peer
+    assert result.after.insns < result.before.insns
+
+
 @pytest.mark.bpf_claim("returning early takes no more to verify", row=5)
-def test_returning_early_takes_no_more_to_verify(bpf: Loader, bpf_claim: Finding) -> None:
+def test_returning_early_takes_no_more_to_verify(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     before, after = (obj.programs["on_call"] for obj in load(bpf, "on_call"))
     assert after.prog_size_jited <= 1.25 * before.prog_size_jited
     old, new = before.verified_insns, after.verified_insns
@@ -110,7 +124,7 @@ def test_returning_early_takes_no_more_to_verify(bpf: Loader, bpf_claim: Finding
 def test_who_is_rejected_costs_a_fraction(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Finding,
+    bpf_claim: ClaimCheck,
     connections: list[Connection],
 ) -> None:
     def costs(name: str, tgid: int) -> tuple[float, float]:
@@ -158,7 +172,7 @@ def attached(bpf: Loader, hook: str, **options: int) -> Iterator[tuple[Object, O
 def named(name: str) -> Iterator[None]:
     """Call this thread so for a while."""
     comm = Path("/proc/thread-self/comm")
-    own = comm.read_text()
+    own = comm.read_text().rstrip("\n")
     comm.write_text(name)
     try:
         yield

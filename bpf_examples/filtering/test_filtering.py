@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -100,10 +100,17 @@ def test_what_is_filtered_out_takes_nobodys_room(bpf: Loader) -> None:
     assert (len(read(after)), after.globals["lost"]) == (100, 0)
 
 
+def test_what_finds_no_room_is_counted(bpf: Loader) -> None:
+    for obj in load(bpf, "on_run", room=4096):
+        with named("nginx"):
+            run(obj, [2048] * 200)
+        assert obj.globals["lost"] == 200 - len(read(obj)) > 0
+
+
 @pytest.mark.bpf_claim(
     "filtering in the kernel sends 90 % less to user space", row=12, verdict="holds in part"
 )
-def test_data_follow_what_passes(bpf: Loader, bpf_claim: Finding) -> None:
+def test_data_follow_what_passes(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     before, after = load(bpf, "on_run")
     left = {}
     for rate in RATES:
@@ -129,7 +136,7 @@ def test_data_follow_what_passes(bpf: Loader, bpf_claim: Finding) -> None:
 def test_cost_follows_what_passes(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Finding,
+    bpf_claim: ClaimCheck,
     connection: Connection,
 ) -> None:
     runs: dict[int, list[float]] = {rate: [] for rate in RATES}
@@ -205,7 +212,7 @@ def send(connection: Connection, sizes: Sequence[int]) -> None:
 def named(name: str) -> Iterator[None]:
     """Call this thread so for a while."""
     comm = Path("/proc/thread-self/comm")
-    own = comm.read_text()
+    own = comm.read_text().rstrip("\n")
     comm.write_text(name)
     try:
         yield

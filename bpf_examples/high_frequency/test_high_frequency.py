@@ -11,19 +11,21 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from threading import get_native_id
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import latency
+from pytest_bpf import DifferenceError, latency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_bpf import Events, Loader, Object, Syscalls
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure, MeasureOverhead
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 pytestmark = pytest.mark.bpf_requires(attach="tracepoint", map_type=["ringbuf", "percpu_hash"])
 
@@ -71,9 +73,29 @@ def test_one_sample_in_one_is_every_event(bpf: Loader, bpf_syscalls: Syscalls) -
     assert len(own_events(after)) == own_totals(after).count == 1000
 
 
+def test_events_are_the_same_where_each_read_is_a_sample(
+    bpf: Loader, bpf_equivalent: CheckEquivalence
+) -> None:
+    with Path("/dev/zero").open("rb", buffering=0) as zeros:
+        result = bpf_equivalent(
+            load(bpf, "before.bpf.c"),
+            load(bpf, "after.bpf.c", one_in=1),
+            stimulus=lambda data: zeros.read(data[0]),
+            ignore=["totals", "uncounted"],  # what is new
+        )
+        assert result.before.reach.blocks >= result.before.reach.all_blocks - 1
+        with pytest.raises(DifferenceError, match="events of 'events'"):  # on purpose
+            bpf_equivalent(
+                load(bpf, "before.bpf.c"),
+                load(bpf, "after.bpf.c"),
+                stimulus=lambda data: zeros.read(data[0]),
+                ignore=["totals", "uncounted"],
+            )
+
+
 @pytest.mark.bpf_claim("the data to user space is a hundredth", row=14)
 def test_data_to_user_space_is_at_most_two_percent(
-    bpf: Loader, bpf_syscalls: Syscalls, bpf_claim: Finding
+    bpf: Loader, bpf_syscalls: Syscalls, bpf_claim: ClaimCheck
 ) -> None:
     sent = {}
     for source in ("before.bpf.c", "after.bpf.c"):
@@ -99,7 +121,7 @@ def test_data_to_user_space_is_at_most_two_percent(
 )
 @pytest.mark.bpf_requires(exact=True)
 def test_cpu_is_less_where_user_space_would_have_to_read_the_events(
-    bpf: Loader, bpf_syscalls: Syscalls, bpf_measure: Measure, bpf_claim: Finding
+    bpf: Loader, bpf_syscalls: Syscalls, bpf_measure: Measure, bpf_claim: ClaimCheck
 ) -> None:
     run, whole = {}, {}
     for source in (*EVERY_READ, "after.bpf.c"):
@@ -132,7 +154,7 @@ def test_cpu_is_less_where_user_space_would_have_to_read_the_events(
 @pytest.mark.bpf_claim("reading is slowed down by 50 to 90 % less", row=14, verdict=None)
 @pytest.mark.bpf_requires(exact=False)
 def test_slow_down_of_the_reads(
-    bpf: Loader, bpf_syscalls: Syscalls, bpf_overhead: MeasureOverhead, bpf_claim: Finding
+    bpf: Loader, bpf_syscalls: Syscalls, bpf_overhead: MeasureOverhead, bpf_claim: ClaimCheck
 ) -> None:
     slower = {}
     for source in (*EVERY_READ, "after.bpf.c"):
@@ -158,7 +180,7 @@ def test_slow_down_of_the_reads(
     "P99 of the time until user space has a sample is less than 100 us", row=14, verdict=None
 )
 @pytest.mark.bpf_requires(exact=False)
-def test_time_until_user_space_has_a_sample(bpf: Loader, bpf_claim: Finding) -> None:
+def test_time_until_user_space_has_a_sample(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     with subprocess.Popen([sys.executable, "-c", READER], stdin=subprocess.PIPE) as reader:
         assert reader.stdin
         after = load(bpf, "after.bpf.c", tgid=reader.pid, one_in=1)
@@ -175,7 +197,7 @@ def test_time_until_user_space_has_a_sample(bpf: Loader, bpf_claim: Finding) -> 
 
 @pytest.mark.bpf_claim("less than 0.1 % of the events are lost", row=14)
 def test_of_a_burst_nothing_is_lost(
-    bpf: Loader, bpf_syscalls: Syscalls, bpf_claim: Finding
+    bpf: Loader, bpf_syscalls: Syscalls, bpf_claim: ClaimCheck
 ) -> None:
     room, lost = 256 << 10, {}
     for source in ("before.bpf.c", "after.bpf.c"):
@@ -196,7 +218,7 @@ def test_of_a_burst_nothing_is_lost(
 
 @pytest.mark.bpf_claim("the maps take less than 200 MB", row=14)
 @pytest.mark.bpf_requires(kernel=">=6.2")  # before, memlock is an estimate
-def test_memory(bpf: Loader, bpf_claim: Finding) -> None:
+def test_memory(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     maps = load(bpf, "after.bpf.c").maps
     memory = {name: maps[name].memlock for name in ("events", "totals")}
     bpf_claim(

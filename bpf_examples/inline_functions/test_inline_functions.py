@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf import DifferenceError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object, Program
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -80,6 +83,9 @@ def test_a_name_compared_without_its_end_is_a_prefix(bpf: Loader) -> None:
     assert counted(prefix) == (0, 0)
     run_as("nginxfoo", prefix)
     assert counted(prefix) == (3, 300)  # of another program
+    others = bpf.load("prefix.bpf.c", globals={"tgid": os.getppid()})
+    run_as("nginx", others)
+    assert counted(others) == (0, 0)
 
 
 def test_both_leave_other_processes_alone(bpf: Loader) -> None:
@@ -89,7 +95,7 @@ def test_both_leave_other_processes_alone(bpf: Loader) -> None:
 
 
 @pytest.mark.bpf_claim("inlined functions take less to verify than called ones", row=3)
-def test_inlined_functions_take_less_to_verify(bpf: Loader, bpf_claim: Finding) -> None:
+def test_inlined_functions_take_less_to_verify(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     before, after = (obj.programs["on_run"] for obj in load(bpf, "on_run"))
     assert after.prog_size_jited <= 0.9 * before.prog_size_jited
     old, new = before.verified_insns, after.verified_insns
@@ -102,7 +108,7 @@ def test_inlined_functions_take_less_to_verify(bpf: Loader, bpf_claim: Finding) 
 def test_inlined_functions_cost_less(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Finding,
+    bpf_claim: ClaimCheck,
     connection: Connection,
 ) -> None:
     def cost(obj: Object, name: str) -> float:
@@ -126,7 +132,7 @@ def test_a_function_answers_the_same_however_it_is_called(bpf: Loader) -> None:
 
 
 @pytest.mark.bpf_claim("inlined functions make a program smaller", row=3, verdict="holds in part")
-def test_sixteen_copies_are_larger_than_sixteen_calls(bpf: Loader, bpf_claim: Finding) -> None:
+def test_sixteen_copies_are_larger_than_sixteen_calls(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     inlined, static, globally = (sixteen(bpf, how) for how in (INLINED, STATIC, GLOBAL))
     once_before, once_after = (obj.programs["on_run"] for obj in load(bpf, "on_run"))
     assert static.verified_insns >= inlined.verified_insns  # each call is followed
@@ -178,7 +184,7 @@ def own_cost(measure: Measure, program: Program, drive: Callable[[], object]) ->
 def named(name: str) -> Iterator[None]:
     """Call this thread so for a while."""
     comm = Path("/proc/thread-self/comm")
-    own = comm.read_text()
+    own = comm.read_text().rstrip("\n")
     comm.write_text(name)
     try:
         yield
@@ -213,3 +219,30 @@ def mixed(word: int) -> int:
             answer = (answer + byte) * 1025 % 2**32
             answer ^= answer >> 6
     return answer
+
+
+def test_inlined_is_the_same_for_every_name_and_process_tried(
+    bpf_equivalent: CheckEquivalence,
+) -> None:
+    result = bpf_equivalent("before.bpf.c", "after.bpf.c", programs=["on_run"], count=5000)
+    assert result.before.reach.blocks == result.before.reach.all_blocks
+    assert result.after.insns < result.before.insns
+
+
+def test_a_name_that_only_begins_right_is_found_without_a_hint(
+    bpf_equivalent: CheckEquivalence,
+) -> None:
+    with pytest.raises(DifferenceError, match=r"comm: b'nginx.+'\n"):
+        bpf_equivalent(
+            "before.bpf.c", "prefix.bpf.c", program="on_run", ignore=["last"], programs=["on_run"]
+        )
+
+
+@pytest.mark.parametrize("function", [STATIC, GLOBAL])
+def test_a_function_is_the_same_for_every_input_however_it_is_called(
+    bpf: Loader, bpf_equivalent: CheckEquivalence, function: str
+) -> None:
+    inlined, called = (
+        bpf.load("call_sites.bpf.c", defines={"FUNCTION": how}) for how in (INLINED, function)
+    )
+    bpf_equivalent(inlined, called, count=5000)

@@ -19,7 +19,7 @@ from pytest_bpf.kernel.features import config
 
 if TYPE_CHECKING:
     from pytest_bpf import Loader, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
@@ -91,7 +91,7 @@ def test_compiling_is_worth_most_where_the_program_does_the_work(
 )
 @pytest.mark.bpf_requires(exact=True)
 def test_compiled_is_five_times_as_fast(
-    both: tuple[Object, Object], bpf_measure: Measure, bpf_claim: Finding
+    both: tuple[Object, Object], bpf_measure: Measure, bpf_claim: ClaimCheck
 ) -> None:
     cost = {
         work: [

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_bpf import DifferenceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_bpf import Loader, Namespace, Object, Topology
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 pytestmark = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
 
@@ -87,7 +90,7 @@ def test_connections_of_others_are_not_remembered(
     verdict="holds in part",
 )
 def test_full_hash_refuses_new_connections_and_lru_hash_none(
-    bpf: Loader, bpf_netns_pair: Topology, bpf_claim: Finding
+    bpf: Loader, bpf_netns_pair: Topology, bpf_claim: ClaimCheck
 ) -> None:
     left, right = bpf_netns_pair
     before, after = (attach(bpf, f"{w}.bpf.c", left, capacity=100) for w in ("before", "after"))
@@ -119,6 +122,40 @@ def test_full_lru_hash_keeps_nearly_its_capacity(bpf: Loader, bpf_netns_pair: To
     spare = 128 * ((os.cpu_count() or 1) + 1)
     assert capacity - spare <= len(after.maps["connections"]) <= capacity
     assert after.globals["refused"] == 0
+
+
+def test_both_are_the_same_until_they_are_full(
+    bpf: Loader, bpf_netns_pair: Topology, bpf_equivalent: CheckEquivalence
+) -> None:
+    left, right = bpf_netns_pair
+    with right.traffic.sink("tcp") as end:
+
+        def connects(_: bytes) -> None:
+            with left.socket() as client:
+                client.connect((end.address, end.port))
+
+        def compare(capacity: int, after: str = "after.bpf.c", **options: Any) -> None:
+            objects = [
+                bpf.load(
+                    source,
+                    programs=["remember"],
+                    globals={"netns": left.inode},
+                    max_entries={"connections": capacity},
+                )
+                for source in ("before.bpf.c", after)
+            ]
+            bpf_equivalent(*objects, stimulus=connects, count=100, **options)
+
+        compare(10_000)
+        with pytest.raises(DifferenceError, match=r"'refused'|'connections'"):  # on purpose
+            compare(16)
+        with pytest.raises(DifferenceError, match="states=: before 2, after 1"):
+            compare(
+                10_000,
+                "by_pid.bpf.c",
+                states=[lambda obj: len(obj.maps["connections"])] * 2,
+                ignore=["refused"],
+            )
 
 
 @pytest.mark.usefixtures("one_cpu")

@@ -17,15 +17,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import MapError
-from pytest_bpf.stimuli.packets import CLIENT, udp_frame
+from pytest_bpf.traffic.packets import CLIENT, udp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_bpf import Loader, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls", map_type=["hash", "lru_hash"])
+
+RACES = 20
+"""How often two CPUs are given the chance to race."""
 
 NEW_KEYS = 64 * 1024
 
@@ -64,7 +68,7 @@ def test_memory_follows_from_the_capacity(bpf: Loader, source: str, capacity: in
     row=7,
     verdict="holds in part",
 )
-def test_memory_is_the_capacity_s_and_not_the_type_s(bpf: Loader, bpf_claim: Finding) -> None:
+def test_memory_is_the_capacity_s_and_not_the_type_s(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     before, after = (bpf.load(f"{when}.bpf.c").maps["packets"] for when in ("before", "after"))
     small = bpf.load("before.bpf.c", max_entries={"packets": 10_000}).maps["packets"]
     assert before.max_entries == 100 * after.max_entries
@@ -102,25 +106,36 @@ def test_full_lru_hash_forgets_the_old_and_takes_the_new(bpf: Loader) -> None:
 
 @pytest.mark.bpf_requires(cpus=2)
 def test_first_count_as_the_value_loses_that_of_the_other_cpu(bpf: Loader) -> None:
-    wrong, right = (
-        bpf.load("insert.bpf.c", programs=[way]) for way in ("insert_one", "insert_zero")
-    )
-    assert counted_at_once(wrong, "insert_one") < 2 * NEW_KEYS
+    right = bpf.load("insert.bpf.c", programs=["insert_zero"])
     assert counted_at_once(right, "insert_zero") == 2 * NEW_KEYS
+    for _ in range(RACES):  # on a busy machine the two CPUs may never run at the same time
+        wrong = bpf.load("insert.bpf.c", programs=["insert_one"])
+        counted = counted_at_once(wrong, "insert_one")
+        assert counted <= 2 * NEW_KEYS
+        if counted < 2 * NEW_KEYS:
+            return
+    pytest.skip(f"not measured: two CPUs did not run at the same time, in {RACES} attempts")
 
 
 def counted_at_once(obj: Object, program: str) -> int:
     """Have two CPUs count the same new keys at the same time; return what is counted."""
-    together = Barrier(2)
+    together = Barrier(2, timeout=60)
+    failures: list[BaseException] = []
 
     def run(cpu: int) -> None:
-        os.sched_setaffinity(0, {cpu})
-        for first in range(0, NEW_KEYS, 1024):
-            together.wait()
-            obj.programs[program].test_run(udp_frame(), context={"mark": first})
+        try:
+            os.sched_setaffinity(0, {cpu})
+            for first in range(0, NEW_KEYS, 1024):
+                together.wait()
+                obj.programs[program].test_run(udp_frame(), context={"mark": first})
+        except BaseException as error:  # noqa: BLE001 (raised below; the other must not wait)
+            failures.append(error)
+            together.abort()
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, sorted(os.sched_getaffinity(0))[:2]))
+    if failures:
+        raise failures[0]
     return int(obj.maps["counts"].snapshot()["value"].sum())
 
 
@@ -140,3 +155,12 @@ def hash_memory(capacity: int, *, key: int, value: int) -> int:
 def round_up(size: int) -> int:
     """Return the next multiple of 8 bytes."""
     return -(-size // 8) * 8
+
+
+def test_a_small_lru_hash_counts_as_a_large_hash_does_while_there_is_room(
+    bpf_equivalent: CheckEquivalence,
+) -> None:
+    result = bpf_equivalent(
+        "before.bpf.c", "after.bpf.c", max_entries={"packets": 4096}, count=5000
+    )
+    assert result.after.reach.lines >= result.after.reach.all_lines - 1  # there is always room

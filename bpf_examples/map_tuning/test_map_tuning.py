@@ -7,19 +7,22 @@ Costs are of a thousand made-up connections a run, as ratios of medians of runs 
 from __future__ import annotations
 
 import socket
+import struct
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.kernel.exact import is_exact
+from pytest_bpf import DifferenceError
+from pytest_bpf.kernel.sys.exact import is_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Namespace, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 followed = pytest.mark.bpf_requires(attach="tp_btf", map_type="lru_hash")
 run_alone = pytest.mark.bpf_requires(program_type="sched_cls", map_type="lru_hash")
@@ -85,9 +88,43 @@ def test_hash_fills_with_what_nobody_took_out(bpf: Loader, bpf_netns: Namespace)
 
 
 @followed
+def test_both_are_the_same_while_connections_stay_open(
+    bpf: Loader, bpf_netns: Namespace, bpf_equivalent: CheckEquivalence
+) -> None:
+    with ExitStack() as stack, bpf_netns.traffic.sink("tcp") as end:
+
+        def opens(_: bytes) -> socket.socket:
+            client = stack.enter_context(bpf_netns.socket())
+            client.connect((end.address, end.port))
+            return client
+
+        def opens_and_closes(data: bytes) -> None:
+            client = opens(data)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+            client.close()  # at once
+
+        options: dict[str, Any] = {"program": "on_state", "count": 100}
+        bpf_equivalent(*load_both(bpf, bpf_netns.inode), stimulus=opens, **options)
+        with pytest.raises(DifferenceError, match=r"map 'connections'.* before nothing, after"):
+            bpf_equivalent(  # an LRU hash keeps those that are closed: on purpose
+                *load_both(bpf, bpf_netns.inode),
+                stimulus=opens_and_closes,
+                **options,
+            )
+
+
+@run_alone
+def test_segments_are_counted_alike(bpf: Loader, bpf_equivalent: CheckEquivalence) -> None:
+    objects = [bpf.load(f"{w}.bpf.c", programs=["steady"]) for w in ("before", "after")]
+    for obj in objects:
+        obj.maps["connections"].update((key, (0, 0)) for key in range(RUN // 2))
+    bpf_equivalent(*objects, count=100)
+
+
+@followed
 @pytest.mark.bpf_claim("an LRU_HASH needs no management", row=15, verdict="holds in part")
 def test_lru_refuses_none_and_forgets_some_that_are_open(
-    bpf: Loader, bpf_netns: Namespace, bpf_claim: Finding
+    bpf: Loader, bpf_netns: Namespace, bpf_claim: ClaimCheck
 ) -> None:
     capacity, count = 100, 300
     old, new = load_both(bpf, bpf_netns.inode, capacity=capacity)
@@ -107,9 +144,21 @@ def test_lru_refuses_none_and_forgets_some_that_are_open(
 
 
 @run_alone
+def test_a_run_uses_a_thousand_connections(bpf: Loader) -> None:
+    for source in ("before.bpf.c", "after.bpf.c"):
+        obj = bpf.load(source, programs=["steady", "life_cycle"])
+        connections = obj.maps["connections"]
+        connections.update((key, (0, 0)) for key in range(1, RUN + 1))
+        obj.programs["steady"].test_run(FRAME, context={"mark": 1})
+        assert {value.segments for value in connections.values()} == {1}
+        obj.programs["life_cycle"].test_run(FRAME, context={"mark": RUN + 1})
+        assert len(connections) == (RUN if source == "before.bpf.c" else 2 * RUN)
+
+
+@run_alone
 @pytest.mark.bpf_requires(kernel=">=6.2")  # before, memlock is an estimate
 @pytest.mark.bpf_claim("the memory of an LRU_HASH is steady", row=15)
-def test_memory_is_the_same_empty_and_full(bpf: Loader, bpf_claim: Finding) -> None:
+def test_memory_is_the_same_empty_and_full(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     memory = {}
     room = {"connections": 2000}
     for source, keys in (("before.bpf.c", 2000), ("after.bpf.c", 6000)):
@@ -132,7 +181,7 @@ def test_memory_is_the_same_empty_and_full(bpf: Loader, bpf_claim: Finding) -> N
 
 @run_alone
 @pytest.mark.bpf_claim("an LRU_HASH has 30 % less latency", row=15, verdict="refuted")
-def test_lru_is_no_quicker(bpf: Loader, bpf_claim: Finding) -> None:
+def test_lru_is_no_quicker(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     before, after = (
         bpf.load(source, programs=["steady", "life_cycle"])
         for source in ("before.bpf.c", "after.bpf.c")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_bpf import Loader, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
@@ -100,7 +100,7 @@ def test_lru_update_costs_more_than_hash_update(bpf: Loader) -> None:
 
 @pytest.mark.bpf_claim("a look-up in an ARRAY is the fastest", row=6)
 @pytest.mark.bpf_requires(exact=True)
-def test_array_is_the_fastest(bpf: Loader, bpf_measure: Measure, bpf_claim: Finding) -> None:
+def test_array_is_the_fastest(bpf: Loader, bpf_measure: Measure, bpf_claim: ClaimCheck) -> None:
     cost: dict[str, dict[str, float]] = {does: {} for does in LIMITS}
     for name in ARRAYS + HASHES:
         obj = load(bpf, name)
@@ -126,7 +126,7 @@ def test_array_is_the_fastest(bpf: Loader, bpf_measure: Measure, bpf_claim: Find
     "a look-up takes less than 100 ns, an update less than 200 ns", row=6, verdict=None
 )
 @pytest.mark.bpf_requires(exact=False)
-def test_time_of_look_ups_and_updates(bpf: Loader, bpf_claim: Finding) -> None:
+def test_time_of_look_ups_and_updates(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     names = ARRAYS + HASHES
     cost = costs(bpf, *(f"{name}_{does}" for does in LIMITS for name in names))
     ns = {does: {name: cost[f"{name}_{does}"] / KEYS for name in names} for does in LIMITS}

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.stimuli.packets import udp_frame
+from pytest_bpf import DifferenceError
+from pytest_bpf.traffic.packets import udp_frame
 
 if TYPE_CHECKING:
     from pytest_bpf import Loader, Object, Program, Topology
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
 
@@ -52,7 +54,7 @@ def test_cpus_share_one_count_before_and_have_their_own_after(bpf: Loader) -> No
 @two_cpus
 @pytest.mark.bpf_claim("per-CPU counts need neither locks nor atomics", row=8)
 def test_plain_additions_lose_packets_where_a_count_is_shared(
-    bpf: Loader, bpf_claim: Finding
+    bpf: Loader, bpf_claim: ClaimCheck
 ) -> None:
     racy, after = bpf.load("racy.bpf.c"), bpf.load("after.bpf.c")
     # usually the first try shows it: 4 to 28 % are lost when the CPUs really run side by side
@@ -74,7 +76,9 @@ def test_one_cpu_does_not_show_the_loss(bpf: Loader) -> None:
     "per-CPU counts are the fastest, on one CPU already", row=8, verdict="refuted"
 )
 @pytest.mark.bpf_requires(exact=True)
-def test_on_one_cpu_it_is_no_faster(bpf: Loader, bpf_measure: Measure, bpf_claim: Finding) -> None:
+def test_on_one_cpu_it_is_no_faster(
+    bpf: Loader, bpf_measure: Measure, bpf_claim: ClaimCheck
+) -> None:
     programs = [bpf.load(f"{when}.bpf.c").programs["count"] for when in ("before", "after")]
     before, after = (bpf_measure(p, partial(p.test_run, FRAME, repeat=100)) for p in programs)
     bpf_claim(after.per_run < before.per_run, before=before, after=after)
@@ -85,7 +89,7 @@ def test_on_one_cpu_it_is_no_faster(bpf: Loader, bpf_measure: Measure, bpf_claim
     "per-CPU counts are the fastest when CPUs count at the same time", row=8, verdict=None
 )
 @pytest.mark.bpf_requires(exact=False)
-def test_time_on_two_cpus(bpf: Loader, bpf_claim: Finding) -> None:
+def test_time_on_two_cpus(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     objects = [bpf.load(f"{when}.bpf.c") for when in ("before", "after")]
     runs = [[max(durations(obj, CPUS)) for obj in objects] for _ in range(11)]
     before, after = (median(times) for times in zip(*runs, strict=True))
@@ -121,3 +125,14 @@ def run_on(cpu: int, program: Program) -> int:
     """Pin the calling thread, and show the program its packets; return the ns of one."""
     os.sched_setaffinity(0, {cpu})
     return program.test_run(FRAME, repeat=PACKETS).duration_ns
+
+
+def test_per_cpu_sums_are_the_same_as_the_shared_count(bpf_equivalent: CheckEquivalence) -> None:
+    result = bpf_equivalent("before.bpf.c", "after.bpf.c", count=5000)
+    assert result.after.reach.lines == result.after.reach.all_lines
+
+
+@two_cpus
+def test_a_lost_update_is_found_without_a_hint(bpf_equivalent: CheckEquivalence) -> None:
+    with pytest.raises(DifferenceError, match="on two CPUs at once, and only then: map 'totals'"):
+        bpf_equivalent("before.bpf.c", "racy.bpf.c", count=2000)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_bpf import Loader, Measure, Namespace, Object
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -88,8 +89,16 @@ def test_both_leave_other_processes_alone(bpf: Loader) -> None:
 
 
 @pytest.mark.usefixtures("one_cpu")
+def test_what_finds_no_room_is_counted(bpf: Loader) -> None:
+    for obj in load(bpf, "on_run", room=4096):
+        with obj.maps["events"].events() as events:
+            obj.programs["on_run"].test_run(context=[100], repeat=BURST)
+            assert obj.globals["lost"] == BURST - len(events.read()) > 0
+
+
+@pytest.mark.usefixtures("one_cpu")
 @pytest.mark.bpf_claim("a ring buffer loses less than perf buffers of the same size", row=10)
-def test_burst_that_nobody_reads(bpf: Loader, bpf_claim: Finding) -> None:
+def test_burst_that_nobody_reads(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     before, after = load(bpf, "on_run")
     stored = []
     for obj in (before, after):
@@ -111,7 +120,7 @@ def test_burst_that_nobody_reads(bpf: Loader, bpf_claim: Finding) -> None:
 @pytest.mark.bpf_requires(cpus=2)
 @pytest.mark.usefixtures("one_cpu")
 @pytest.mark.bpf_claim("one buffer for all CPUs needs less memory", row=10)
-def test_burst_of_one_cpu_has_all_the_room(bpf: Loader, bpf_claim: Finding) -> None:
+def test_burst_of_one_cpu_has_all_the_room(bpf: Loader, bpf_claim: ClaimCheck) -> None:
     cpus = 1 << (os.cpu_count() or 2).bit_length() - 1  # a ring buffer is a power of two
     before, _ = load(bpf, "on_run")
     _, after = load(bpf, "on_run", room=cpus * ROOM)
@@ -180,7 +189,7 @@ def test_hole_in_an_event_shows_what_lay_there_before(bpf: Loader) -> None:
         assert len(events.read()) == 100
         padding.programs["on_run"].test_run(context=[1], repeat=100)
         told = events.read()
-    holes = {bytes(event)[4:8] for event in told}
+    holes = {told.raw(number)[4:8] for number in range(len(told))}
     assert len(told) == 100
     assert secret.to_bytes(8, "little")[:4] in holes
 
@@ -192,7 +201,7 @@ def test_hole_in_an_event_shows_what_lay_there_before(bpf: Loader) -> None:
 def test_cost_of_an_event(
     bpf: Loader,
     bpf_measure: Measure,
-    bpf_claim: Finding,
+    bpf_claim: ClaimCheck,
     connection: Connection,
 ) -> None:
     def costs(obj: Object, every: float | None = None) -> tuple[float, float]:
@@ -276,7 +285,7 @@ def send(connection: Connection, sizes: Sequence[int]) -> None:
 def named(name: str) -> Iterator[None]:
     """Call this thread so for a while."""
     comm = Path("/proc/thread-self/comm")
-    own = comm.read_text()
+    own = comm.read_text().rstrip("\n")
     comm.write_text(name)
     try:
         yield
@@ -293,3 +302,20 @@ def reading(obj: Object) -> float:
         events.read_array()
         took.append((time.perf_counter_ns() - begin) / 1000)
     return median(took)
+
+
+def test_both_send_the_same_events_for_every_input_tried(
+    bpf: Loader, bpf_equivalent: CheckEquivalence
+) -> None:
+    before, after = (bpf.load(f"{one}.bpf.c", programs=["on_run"]) for one in ("before", "after"))
+    with before.maps["events"].events() as old, after.maps["events"].events() as new:
+        readers = {id(before): old, id(after): new}
+        result = bpf_equivalent(
+            before,
+            after,
+            program="on_run",
+            ignore=["events"],
+            states=(lambda obj: readers[id(obj)].read(), lambda obj: readers[id(obj)].read()),
+            count=5000,
+        )
+    assert result.before.reach.blocks >= result.before.reach.all_blocks - 1  # there is room

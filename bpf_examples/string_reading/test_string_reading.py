@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_bpf import Loader, Object, Program
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
 
 WAYS = ["loop", "unrolled", "whole", "str"]
@@ -161,7 +161,7 @@ def test_one_call_costs_a_fraction_of_the_loop(bpf: Loader, page: int, hook: str
 )
 @pytest.mark.bpf_requires(exact=True, attach="tracepoint")
 def test_cheaper_than_the_loop(
-    bpf: Loader, page: int, bpf_measure: Measure, bpf_claim: Finding
+    bpf: Loader, page: int, bpf_measure: Measure, bpf_claim: ClaimCheck
 ) -> None:
     cost = {}
     for way in WAYS:

@@ -17,13 +17,13 @@ import pytest
 
 from pytest_bpf import UnavailableError
 from pytest_bpf.costs import statistics
-from pytest_bpf.kernel.mounts import tracefs, with_tracefs
-from pytest_bpf.kernel.perf_event import TRACEPOINT, Attributes, open_event
+from pytest_bpf.kernel.sys.perf_event import TRACEPOINT, Attributes, open_event
+from pytest_bpf.kernel.sys.tracefs import tracefs, with_tracefs
 from pytest_bpf.reports import top
 
 if TYPE_CHECKING:
     from pytest_bpf import Loader, Map, Object, Program, Syscalls
-    from pytest_bpf.claims import Finding
+    from pytest_bpf.budgets.claims import ClaimCheck
 
 FRAME = bytes(64)
 CALLS = 1000
@@ -38,11 +38,42 @@ def busy(bpf: Loader) -> Object:
 
 
 @pytest.mark.bpf_requires(attach="tracepoint")
+def test_calls_of_this_process_are_counted(
+    bpf: Loader, busy: Object, bpf_syscalls: Syscalls
+) -> None:
+    others = bpf.load("busy.bpf.c", globals={"tgid": os.getppid()})
+    with others.programs["on_getpid"].attach(), busy.programs["on_getpid"].attach():
+        bpf_syscalls.getpid(CALLS)
+    assert busy.globals["calls"] == CALLS
+    assert others.globals["calls"] < CALLS
+
+
+@pytest.mark.bpf_requires(program_type="sched_cls")
+def test_one_program_works_and_the_other_does_not(busy: Object) -> None:
+    answers = []
+    for name in ("heavy", "light"):
+        busy.programs[name].test_run(FRAME)
+        answers.append(busy.globals["answer"])
+    assert answers[1] == len(FRAME) != answers[0]
+
+
+@pytest.mark.bpf_requires(attach="perf_event", program_type="sched_cls")
+def test_samples_that_find_no_room_are_counted(bpf: Loader, busy: Object) -> None:
+    profile = bpf.load("profile.bpf.c", globals={"tgid": os.getpid()}, max_entries={"samples": 1})
+    end = time.process_time() + 20
+    with profile.programs["sample"].attach(frequency=997):
+        while not profile.globals["missed"] and time.process_time() < end:
+            busy.programs["heavy"].test_run(FRAME, repeat=2000)
+    assert profile.globals["missed"] > 0
+    assert len(profile.maps["samples"]) == 1
+
+
+@pytest.mark.bpf_requires(attach="tracepoint")
 @pytest.mark.bpf_claim(
     "perf stat -e 'bpf:*' counts what BPF programs do", row=16, verdict="refuted"
 )
 def test_there_are_no_such_tracepoints_but_the_kernel_counts_runs(
-    busy: Object, bpf_syscalls: Syscalls, bpf_claim: Finding
+    busy: Object, bpf_syscalls: Syscalls, bpf_claim: ClaimCheck
 ) -> None:
     program = busy.programs["on_getpid"]
     with statistics(), program.attach():
@@ -60,7 +91,7 @@ def test_there_are_no_such_tracepoints_but_the_kernel_counts_runs(
 @pytest.mark.bpf_requires(attach=["tracepoint", "perf_event"])
 @pytest.mark.bpf_claim("perf stat counts a tracepoint's hits", row=16, verdict="holds in part")
 def test_perf_counts_hits_that_no_program_hides(
-    busy: Object, bpf_syscalls: Syscalls, bpf_claim: Finding
+    busy: Object, bpf_syscalls: Syscalls, bpf_claim: ClaimCheck
 ) -> None:
     number = with_tracefs(tracepoint_number, "syscalls/sys_enter_getpid")
     program = busy.programs["on_getpid"]
@@ -78,7 +109,7 @@ def test_perf_counts_hits_that_no_program_hides(
 @pytest.mark.bpf_requires(attach="perf_event", program_type="sched_cls")
 @pytest.mark.bpf_claim("perf record shows which program takes the time", row=16)
 def test_profile_shows_the_program_that_takes_the_time(
-    bpf: Loader, busy: Object, bpf_claim: Finding
+    bpf: Loader, busy: Object, bpf_claim: ClaimCheck
 ) -> None:
     profile = bpf.load("profile.bpf.c", globals={"tgid": os.getpid()})
     heavy, light = busy.programs["heavy"], busy.programs["light"]
@@ -102,7 +133,7 @@ def test_profile_shows_the_program_that_takes_the_time(
 @pytest.mark.bpf_requires(program_type="sched_cls")
 @pytest.mark.bpf_claim("watching prog show and map show tells what is going on", row=16)
 def test_live_table_shows_runs_time_and_memory(
-    busy: Object, bpf_claim: Finding, capsys: pytest.CaptureFixture[str]
+    busy: Object, bpf_claim: ClaimCheck, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heavy, enough = busy.programs["heavy"], Event()
     with ThreadPoolExecutor(1) as pool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import XdpAction
-from pytest_bpf.stimuli.packets import CLIENT, SERVER, icmp_frame, tcp_frame, udp_frame
+from pytest_bpf.traffic.packets import CLIENT, SERVER, icmp_frame, tcp_frame, udp_frame
 
 if TYPE_CHECKING:
     from pytest_bpf import Drops, Loader, Object, Topology
@@ -127,6 +127,12 @@ def test_ipv6_extension_headers_are_looked_behind(bpf: Loader) -> None:
     first, later = bytes.fromhex("0001 00000000"), bytes.fromhex("0008 00000000")
     assert verdict(obj, behind(fragment, frame, first)) == DROP  # more follow
     assert verdict(obj, behind(fragment, frame, later)) == PASS  # 8 bytes on: these are no ports
+
+    for kind in (options, fragment):
+        whole = behind(kind, frame)
+        for length in range(14, len(whole)):
+            assert verdict(obj, whole[:length]) == PASS, length
+        assert verdict(obj, whole) == DROP
 
     for _ in range(4):
         frame = behind(options, frame)

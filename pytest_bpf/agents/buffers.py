@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.kernel.held import unattached_events
-from pytest_bpf.kernel.syscall import syscall
+from pytest_bpf.kernel.sys.descriptors import perf_events_without_program
+from pytest_bpf.kernel.sys.libc import syscall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_bpf.agents.agent import Agent
+    from pytest_bpf.agents.subject import Subject
 
 PIDFD_GETFD = 438
 """The system call's number, the same on all machines that libbpf runs on."""
@@ -59,13 +59,13 @@ class Positions:
             page.close()
 
 
-def buffers(agent: Agent) -> list[Positions]:
+def open_buffers(agent: Subject) -> list[Positions]:
     """Return the positions of all buffers that an agent reads."""
-    rings = [made.fd for made in agent.maps.values() if made.type == "ringbuf"]
-    found = [Positions((_page(fd, mmap.PAGESIZE), 0), (_page(fd, 0), 0)) for fd in rings]
+    rings = [m.fd for m in agent.maps.values() if m.type == "ringbuf"]
+    positions = [Positions((_page(fd, mmap.PAGESIZE), 0), (_page(fd, 0), 0)) for fd in rings]
     for pid in agent.pids():
-        found += _perf_buffers(pid)
-    return found
+        positions += _perf_buffers(pid)
+    return positions
 
 
 def _perf_buffers(pid: int) -> Iterator[Positions]:
@@ -74,9 +74,9 @@ def _perf_buffers(pid: int) -> Iterator[Positions]:
     except OSError:
         return
     sizes = {int(end, 16) - int(start, 16) for start, end in MAPPED.findall(maps)}
-    for number in unattached_events(pid) if sizes else ():
+    for number in perf_events_without_program(pid) if sizes else ():
         try:
-            fd = _copied(pid, number)
+            fd = _copy_descriptor(pid, number)
         except OSError:
             continue
         try:
@@ -93,7 +93,7 @@ def _page(fd: int, offset: int) -> mmap.mmap:
     return mmap.mmap(fd, mmap.PAGESIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=offset)
 
 
-def _copied(pid: int, number: int) -> int:
+def _copy_descriptor(pid: int, number: int) -> int:
     """Return a copy of another process's descriptor; raise `OSError`."""
     handle = os.pidfd_open(pid)
     try:

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_bpf.agents.buffers import buffers
-from pytest_bpf.agents.counting import count, lost
-from pytest_bpf.agents.delays import singles
+from pytest_bpf.agents.buffers import open_buffers
+from pytest_bpf.agents.measurement import count, lost
 from pytest_bpf.agents.memory import memory
-from pytest_bpf.costs.figure import Figure
-from pytest_bpf.costs.intervals import mean_interval
+from pytest_bpf.agents.single_events import single_events
+from pytest_bpf.costs.figures.figure import Figure
+from pytest_bpf.costs.figures.intervals import mean_interval
 from pytest_bpf.costs.latency import Delays
-from pytest_bpf.costs.statistics import statistics
 from pytest_bpf.errors import AgentError, UnavailableError
-from pytest_bpf.kernel.exact import is_exact
+from pytest_bpf.kernel.programs.run_time_stats import statistics
+from pytest_bpf.kernel.sys.exact import is_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_bpf.agents.agent import Agent
-    from pytest_bpf.agents.counting import Asked, Counted
-    from pytest_bpf.agents.delays import Single
-    from pytest_bpf.costs.figure import Instrument
+    from pytest_bpf.agents.measurement import Conditions, Counts
+    from pytest_bpf.agents.single_events import SingleEvent
+    from pytest_bpf.agents.subject import Subject
+    from pytest_bpf.costs.figures.figure import Instrument
 
 SAMPLING = 0.4
 """Seconds for the delays of single events."""
@@ -34,9 +34,9 @@ class AgentCost:
     """What an agent cost under a load of ``events`` in ``seconds``.
 
     ``cpu`` is the share of one CPU that it took: ``processes``, the part of its processes, and
-    ``programs``, that of its programs in whoever made them run; ``runs`` is how often these ran.
-    ``memory`` is in bytes: its processes', its maps' and programs', its buffers'. ``lost`` of the
-    ``events`` were not delivered; both are None when that cannot be told. ``latency`` is how long
+    ``programs``, that of its programs, in whichever process they ran; ``runs`` is how often these
+    ran. ``memory`` is in bytes: its processes', its maps' and programs', its buffers'. ``lost`` of
+    the ``events`` were not delivered; both are None when that is not known. ``latency`` is how long
     it takes with one event, in ns, None when no single event made a program run. ``figures`` are
     the same as values that budgets judge.
     """
@@ -69,34 +69,34 @@ class AgentCost:
         )
 
 
-def cost(agent: Agent, asked: Asked) -> AgentCost:
+def cost(agent: Subject, conditions: Conditions) -> AgentCost:
     """Measure an agent under load; see `Agent.under`.
 
     Raises `AgentError` when it has no program, or none that runs under this load.
     """
     if not agent.programs:
         raise AgentError(f"agent {agent.name!r} holds no program to be measured", agent.output)
-    watched = buffers(agent)
+    buffers = open_buffers(agent)
     try:
-        counted = count(agent, asked, watched)
+        counts = count(agent, conditions, buffers)
         used = _memory(agent)
         with statistics():
-            one_by_one = singles(
-                agent, watched, asked.load.make, samples=asked.samples, seconds=SAMPLING
+            singles = single_events(
+                agent, buffers, conditions.load.make, samples=conditions.samples, seconds=SAMPLING
             )
     finally:
-        for buffer in watched:
+        for buffer in buffers:
             buffer.close()
-    if not any(counted.runs.values()):
+    if not any(counts.runs.values()):
         raise AgentError(
-            f"agent {agent.name!r}: none of its programs ({', '.join(counted.runs)}) ran under a "
-            f"load of {asked.load.count} events: is it the load that they wait for?",
+            f"agent {agent.name!r}: none of its programs ({', '.join(counts.runs)}) ran under a "
+            f"load of {conditions.load.count} events: is it the load that they wait for?",
             agent.output,
         )
-    return _summary(agent, asked.load.count, counted, used, one_by_one)
+    return _summary(agent, conditions.load.count, counts, used, singles)
 
 
-def _memory(agent: Agent) -> Figure:
+def _memory(agent: Subject) -> Figure:
     try:
         return Figure.certain("memory", _subject(agent), memory(agent), "clock")
     except UnavailableError as error:
@@ -104,29 +104,29 @@ def _memory(agent: Agent) -> Figure:
 
 
 def _summary(
-    agent: Agent, events: int, counted: Counted, used: Figure, one_by_one: Sequence[Single]
+    agent: Subject, events: int, counts: Counts, used: Figure, singles: Sequence[SingleEvent]
 ) -> AgentCost:
-    gone, why_not = lost(agent, events, counted, one_by_one)
+    lost_events, why_not = lost(agent, events, counts, singles)
     delays = None
-    if one_by_one:
+    if singles:
         import numpy as np  # noqa: PLC0415 (90 ms, and only for whoever measures)
 
-        delays = Delays.of(np.array([single.ns for single in one_by_one]))
-    if gone is None:
+        delays = Delays.summarize(np.array([single.ns for single in singles]))
+    if lost_events is None:
         loss = Figure.missing("loss", _subject(agent), why_not, "kernel")
     else:
-        loss = Figure.certain("loss", _subject(agent), gone / events, "kernel")
-    cpu = _cpu(agent, counted)
+        loss = Figure.certain("loss", _subject(agent), lost_events / events, "kernel")
+    cpu = _cpu(agent, counts)
     return AgentCost(
         agent=agent.name,
         events=events,
-        seconds=sum(part.seconds for part in counted.slices),
-        runs=sum(counted.runs.values()),
+        seconds=sum(part.seconds for part in counts.slices),
+        runs=sum(counts.runs.values()),
         cpu=cpu.value or 0.0,
-        processes=fmean(part.processes for part in counted.slices),
-        programs=fmean(part.programs for part in counted.slices),
+        processes=fmean(part.processes for part in counts.slices),
+        programs=fmean(part.programs for part in counts.slices),
         memory=None if used.value is None else int(used.value),
-        lost=gone,
+        lost=lost_events,
         latency=delays,
         figures=(cpu, used, loss, *_latencies(agent, delays), *_rest(agent, events)),
     )
@@ -136,23 +136,23 @@ def _clock() -> Instrument:
     return "exact" if is_exact() else "clock"
 
 
-def _subject(agent: Agent) -> str:
+def _subject(agent: Subject) -> str:
     return f"agent {agent.name}"
 
 
-def _cpu(agent: Agent, counted: Counted) -> Figure:
+def _cpu(agent: Subject, counts: Counts) -> Figure:
     """Return the mean over the slices: what is done once in a while counts too."""
-    shares = [part.processes + part.programs for part in counted.slices]
+    shares = [part.processes + part.programs for part in counts.slices]
     return Figure("cpu", _subject(agent), *mean_interval(shares), _clock(), tuple(shares))
 
 
-def _rest(agent: Agent, events: int) -> Iterator[Figure]:
+def _rest(agent: Subject, events: int) -> Iterator[Figure]:
     yield Figure.certain("events", _subject(agent), events, "kernel")
     for name, program in agent.programs.items():
         yield Figure.certain("verified_insns", f"prog {name}", program.verified_insns, "verifier")
 
 
-def _latencies(agent: Agent, delays: Delays | None) -> Iterator[Figure]:
+def _latencies(agent: Subject, delays: Delays | None) -> Iterator[Figure]:
     subject, used = _subject(agent), _clock()
     if delays is None:
         why_not = "no single event made one of its programs run"

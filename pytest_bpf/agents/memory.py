@@ -6,15 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.costs.map_memory import map_memory
+from pytest_bpf.costs.figures.map_memory import map_memory
 
 if TYPE_CHECKING:
-    from pytest_bpf.agents.agent import Agent
+    from pytest_bpf.agents.subject import Subject
 
 PERF_BUFFER = "anon_inode:[perf_event]"
 
 
-def memory(agent: Agent) -> int:
+def memory(agent: Subject) -> int:
     """Return bytes, now: of its processes, of its maps and programs, of perf buffers.
 
     Of the first process all that is resident counts (RSS), of the others what they have alone
@@ -22,12 +22,12 @@ def memory(agent: Agent) -> int:
     Perf buffers are in no figure of the kernel's: their mappings are counted. Raises
     `UnavailableError` where the memory of a map cannot be told.
     """
-    maps = sum(map_memory(made).kernel for made in agent.maps.values())
+    maps = sum(map_memory(m).kernel for m in agent.maps.values())
     programs = sum(p.memlock + p.prog_size_jited for p in agent.programs.values())
     return maps + programs + _processes(agent)
 
 
-def _processes(agent: Agent) -> int:
+def _processes(agent: Subject) -> int:
     import psutil  # noqa: PLC0415 (only who looks at processes needs it)
 
     total = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import debian
+from pytest_bpf.kernels import debian
 
 if __name__ == "__main__":
     try:

@@ -20,7 +20,7 @@ AT_ONCE = 200
 """Descriptors in one message: the kernel takes 253."""
 
 
-class _Told(Exception):  # noqa: N818 (it ends the work, and is an answer)
+class _Failure(Exception):  # noqa: N818 (it ends the work, and is an answer)
     """An answer that is an error."""
 
 
@@ -34,22 +34,22 @@ def main() -> None:
         from bcc import lib  # type: ignore[import-not-found]  # noqa: PLC0415 (it says what it lacks)
 
         module = _compiled(lib, request)
-        _tell(channel, {"functions": _functions(lib, module)})
+        _send(channel, {"functions": _functions(lib, module)})
         types = json.loads(lines.readline())
         programs = [_program(lib, module, name, kind, fds) for name, kind in types.items()]
         answer: dict[str, Any] = {"programs": programs, "maps": _maps(lib, module, fds)}
     except ImportError as error:
         answer = {"error": "import", "message": str(error)}
-    except _Told as told:
-        answer = told.args[0]
-    _tell(channel, answer)
+    except _Failure as failure:
+        answer = failure.args[0]
+    _send(channel, answer)
     for at in range(0, len(fds), AT_ONCE) if "error" not in answer else ():
         socket.send_fds(channel, [b"\n"], fds[at : at + AT_ONCE])
     channel.shutdown(socket.SHUT_WR)
     os._exit(0)  # LLVM's own end takes its time
 
 
-def _tell(channel: socket.socket, answer: dict[str, Any]) -> None:
+def _send(channel: socket.socket, answer: dict[str, Any]) -> None:
     channel.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -59,7 +59,7 @@ def _compiled(lib: Any, request: dict[str, Any]) -> Any:
     text = request["text"].encode(errors="surrogateescape")
     module = lib.bpf_module_create_c_from_string(text, 0, array, len(flags), True, None)
     if not module:
-        raise _Told({"error": "compile"})
+        raise _Failure({"error": "compile"})
     return module
 
 
@@ -71,7 +71,7 @@ def _program(lib: Any, module: Any, name: str, kind: int, fds: list[int]) -> dic
     fd, log, _ = _load(lib, module, (name, kind), LOG_STATS, LOG_SIZE)
     if fd < 0:
         _, log, code = _load(lib, module, (name, kind), LOG_LEVEL, WHOLE_LOG_SIZE)
-        raise _Told({"error": "load", "program": name, "errno": code, "log": log})
+        raise _Failure({"error": "load", "program": name, "errno": code, "log": log})
     fds.append(fd)
     return {"name": name, "log": log}
 
@@ -100,14 +100,18 @@ def _load(
 def _maps(lib: Any, module: Any, fds: list[int]) -> list[dict[str, Any]]:
     lib.bpf_table_name.restype = ctypes.c_char_p  # BCC's own binding of it lacks its types
     lib.bpf_table_name.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    found = []
+    symbols = []
     for number in range(lib.bpf_num_tables(module)):
         name = lib.bpf_table_name(module, number)
         fields = range(lib.bpf_perf_event_fields(module, name))
         members = [lib.bpf_perf_event_field(module, name, n).decode() for n in fields]
         fds.append(lib.bpf_table_fd_id(module, number))
-        found.append({"name": name.decode(), "members": members})
-    return found
+        types = {
+            "key": (lib.bpf_table_key_desc(module, name) or b"").decode(),
+            "value": (lib.bpf_table_leaf_desc(module, name) or b"").decode(),
+        }
+        symbols.append({"name": name.decode(), "members": members, **types})
+    return symbols
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm import debian
+from pytest_bpf.kernels import debian
 
 DEBIAN = "debian"
 VARIABLE = "BCC_KERNEL_SOURCE"

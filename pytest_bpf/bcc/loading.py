@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pytest_bpf.bcc import child
 from pytest_bpf.bcc.headers import environment
-from pytest_bpf.bcc.members import struct_of
+from pytest_bpf.bcc.members import struct_of, type_of
 from pytest_bpf.bcc.sections import program_type, sections
 from pytest_bpf.errors import BpfError, CompileError, LoadError, UnavailableError
-from pytest_bpf.kernel import enums, libbpf
-from pytest_bpf.kernel.mounts import seeing_tracefs
-from pytest_bpf.kernel.privilege import privilege
-from pytest_bpf.objects import Map, Object, Program, verifier
+from pytest_bpf.kernel.btf import enums
+from pytest_bpf.kernel.features.privilege import privilege
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.tracefs import command_with_tracefs
+from pytest_bpf.objects import Map, Object, Program
 from pytest_bpf.objects.elf import SourceLine
-from pytest_bpf.objects.found import context_type
-from pytest_bpf.objects.loaded import Identity
-from pytest_bpf.objects.parts import Parts
+from pytest_bpf.objects.identity import Identity, context_type
+from pytest_bpf.objects.loading.parts import Parts
+from pytest_bpf.objects.maps.template import MapTemplate
+from pytest_bpf.objects.programs import verifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +68,7 @@ def load_bcc(
         with theirs:
             command = [interpreter, "-I", child.__file__, str(theirs.fileno())]
             process = subprocess.Popen(
-                seeing_tracefs(command),
+                command_with_tracefs(command),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -151,14 +153,16 @@ class _Session:
         )  # BCC's own numbers are those of its rewriting
         known = [SourceLine("", 0, str(self._path), n, line.strip()) for n, line in lines]
         start = ("", 0)
-        return verifier.rejection(self._path, program, start, code=code, log=log, known=known)
+        return verifier.rejection(
+            self._path, program, start, code=code, log=log, source_lines=known
+        )
 
     def _uncompiled(self) -> BpfError:
         output = self._output()
-        found = DIAGNOSTIC.search(output)
-        if not found and NO_HEADERS.search(output):
+        match = DIAGNOSTIC.search(output)
+        if not match and NO_HEADERS.search(output):
             return UnavailableError(f"BCC found no kernel headers: {self._last_line()}")
-        where = f"{self._path}:{found[1]}:{found[2]}: {found[3]}" if found else self._last_line()
+        where = f"{self._path}:{match[1]}:{match[2]}: {match[3]}" if match else self._last_line()
         return CompileError(f"{where} (BCC)", output)
 
     def _output(self) -> str:
@@ -175,9 +179,9 @@ def python() -> str:
     spec = importlib.util.find_spec("bcc")
     if spec is not None and spec.origin and Path(spec.origin).with_name("libbcc.py").exists():
         return sys.executable
-    found, module = DEBIAN_S
-    if found.exists() and module.exists():
-        return str(found)
+    python, module = DEBIAN_S
+    if python.exists() and module.exists():
+        return str(python)
     raise UnavailableError(
         "BCC is not installed: apt install python3-bpfcc (a virtual environment finds it too; the "
         "'bcc' of PyPI is something else)"
@@ -205,8 +209,14 @@ def _object(
 def _program(fd: int, told: Mapping[str, Any], section: str) -> Program:
     name = told["name"]
     what = Identity(fd, name, program_type(section), section)
-    return Program.owning(what, context_type=context_type(fd, name), load_log=told["log"])
+    return Program.from_identity(what, context_type=context_type(fd, name), load_log=told["log"])
 
 
-def _map(fd: int, told: Mapping[str, Any]) -> Map:
-    return Map.found(fd, name=told["name"], event=struct_of(told["name"], told["members"]))
+def _map(fd: int, answer: Mapping[str, Any]) -> Map:
+    """Return a table: typed by its BTF, and where it has none, as BCC describes it."""
+    key, value = (
+        type_of(json.loads(answer[part])) if answer[part] else None for part in ("key", "value")
+    )
+    described = MapTemplate("", 0, 0, 0, key=key, value=value)
+    event = struct_of(answer["name"], answer["members"])
+    return Map.from_fd(fd, name=answer["name"], event=event, like=described)

@@ -6,21 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import LoadError, UnknownNameError, near_matches
+from pytest_bpf.kinds.programs import PROGRAMS, SECTIONS, parse_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-TYPES = {
-    **dict.fromkeys(("kprobe", "kretprobe", "uprobe", "uretprobe"), "kprobe"),
-    **dict.fromkeys(("tracepoint", "tp"), "tracepoint"),
-    **dict.fromkeys(("raw_tracepoint", "raw_tp"), "raw_tracepoint"),
-    **dict.fromkeys(("tc", "tcx", "classifier"), "sched_cls"),
-    **dict.fromkeys(("fentry", "fexit"), "tracing"),
-    **{name: name for name in ("xdp", "perf_event", "lsm", "cgroup_skb", "sk_msg", "sk_skb")},
-    "socket": "socket_filter",
-    "sockops": "sock_ops",
-}
-"""Program types by the first part of a section."""
 
 PREFIXES = {
     "kprobe__": "kprobe/",
@@ -33,15 +22,11 @@ PREFIXES = {
 """How names say what a function is attached to."""
 
 CONTEXTS = {
-    "pt_regs": "kprobe",
-    "xdp_md": "xdp",
-    "__sk_buff": "tc",
-    "bpf_perf_event_data": "perf_event",
-    "bpf_raw_tracepoint_args": "raw_tracepoint",
-    "bpf_sock_ops": "sockops",
-    "sk_msg_md": "sk_msg",
+    row.context: next(iter(row.sections))
+    for row in reversed(PROGRAMS.values())
+    if row.context and len(set(row.sections.values())) == 1
 }
-"""What the type of the first argument says."""
+"""What the type of the first argument says, where it leaves one place to attach to."""
 
 TRACEPOINT = re.compile(r"tracepoint__(?P<category>[a-z0-9]+(?:_[a-z0-9]+)*?)__(?P<event>\w+)")
 
@@ -58,26 +43,28 @@ def sections(
     for name, section in given.items():
         if name not in names:
             raise UnknownNameError(f"{where} has no program {name!r}{near_matches(name, names)}")
-        if section.partition("/")[0] not in TYPES:
+        if parse_section(section) is None:
             raise LoadError(
                 f"{where}: program {name!r}: there is no section {section!r} for BCC sources"
-                f"{near_matches(section.partition('/')[0], TYPES)}"
+                f"{near_matches(section.partition('/')[0], SECTIONS)}"
             )
-    return {name: given.get(name) or _said(name, text) for name in names}
+    return {name: given.get(name) or _section_of(name, text) for name in names}
 
 
 def program_type(section: str) -> str:
     """Return libbpf's name of the program type that a section says."""
-    return TYPES[section.partition("/")[0]]
+    parsed = parse_section(section)
+    assert parsed is not None, section
+    return parsed.kind.type
 
 
-def _said(name: str, text: str) -> str:
-    if found := TRACEPOINT.fullmatch(name):
-        return f"tracepoint/{found['category']}/{found['event']}"
+def _section_of(name: str, text: str) -> str:
+    if match := TRACEPOINT.fullmatch(name):
+        return f"tracepoint/{match['category']}/{match['event']}"
     for prefix, section in PREFIXES.items():
         if name.startswith(prefix):
             return section + name.removeprefix(prefix).removeprefix("vmlinux__")
     argument = re.search(rf"\b{re.escape(name)}\s*\(\s*(?:const\s+)?struct\s+(\w+)\s*\*", text)
-    if argument and (found := TRACEPOINT.fullmatch(argument[1])):
-        return f"tracepoint/{found['category']}/{found['event']}"
+    if argument and (match := TRACEPOINT.fullmatch(argument[1])):
+        return f"tracepoint/{match['category']}/{match['event']}"
     return CONTEXTS.get(argument[1], "kprobe") if argument else "kprobe"

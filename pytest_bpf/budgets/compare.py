@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from pytest_bpf.budgets.allowed import Allowed, allowed_for
-from pytest_bpf.budgets.findings import Finding, Verdict, interval, measured
-from pytest_bpf.budgets.statistics import DRIFT, Outcome, Samples, change
-from pytest_bpf.costs.figure import METRICS, Figure
+from pytest_bpf.budgets.change import DRIFT, Outcome, Samples, change
+from pytest_bpf.budgets.findings import Finding, Verdict, bounds_of, measurement_lines
+from pytest_bpf.budgets.tolerance import Tolerance, tolerance_for
+from pytest_bpf.costs.figures.figure import METRICS, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,36 +16,35 @@ if TYPE_CHECKING:
     from pytest_bpf.budgets.results import Key
 
 LEAST = 5.0
-"""What a run time in ns may change by in any case. It is the difference of two readings of some
-50 ns, and each changes by a tenth with bad luck in memory: of a program that does next to nothing
-that is all there is to see."""
+"""A change of a run time, in ns, that is always allowed. A run time is the difference of two
+readings of about 50 ns, and each of these can change by a tenth from one load to the next."""
 
 IN_NO_BASELINE = "it is in no baseline"
 
-OF_THE_WORKLOAD = frozenset({"run_cnt", "missed", "events", "loss"})
+WORKLOAD_METRICS = frozenset({"run_cnt", "missed", "events", "loss"})
 """Metrics that tell how much was done, and not what it cost."""
 
-TOLD_BY_OTHERS = frozenset({"total_states", "peak_states", "memory"})
+DERIVED_METRICS = frozenset({"total_states", "peak_states", "memory"})
 """Metrics that change with others: with ``verified_insns``, with sizes and memory of the parts."""
 
 
 @dataclass(frozen=True)
-class Compared(Finding):
+class Comparison(Finding):
     """A figure that was held against an earlier one."""
 
     before: Figure
     figure: Figure
-    allowed: Allowed
+    allowed: Tolerance
 
     @property
     def headline(self) -> str:
         """Both figures, and by how much."""
-        return f"{self.what} {self.summary}"
+        return f"{self.label} {self.summary}"
 
     @property
     def room(self) -> str:
         """How much worse is allowed, in words."""
-        return self.allowed.told(METRICS[self.metric].unit)
+        return self.allowed.describe(METRICS[self.metric].unit)
 
     @property
     def summary(self) -> str:
@@ -59,26 +58,26 @@ class Compared(Finding):
         """Return how both were measured."""
         lines = []
         for when, figure in (("before", self.before), ("now", self.figure)):
-            lines += [f"{when}: {line}" for line in measured(figure, verbosity)]
+            lines += [f"{when}: {line}" for line in measurement_lines(figure, verbosity)]
         return lines
 
 
 @dataclass(frozen=True)
-class Same(Compared):
+class Same(Comparison):
     """It did not get worse by more than is allowed."""
 
     kind: ClassVar[str] = "same"
 
 
 @dataclass(frozen=True)
-class Better(Compared):
+class Better(Comparison):
     """It got better; a new baseline would keep it so."""
 
     kind: ClassVar[str] = "better"
 
 
 @dataclass(frozen=True)
-class Worse(Compared):
+class Worse(Comparison):
     """It got worse by more than is allowed."""
 
     verdict: ClassVar[Verdict] = "fail"
@@ -91,7 +90,7 @@ class Worse(Compared):
 
 
 @dataclass(frozen=True)
-class Uncertain(Compared):
+class Uncertain(Comparison):
     """Whether it got worse by more than is allowed cannot be told; ``why`` where that is known."""
 
     why: str = ""
@@ -111,14 +110,19 @@ class Uncertain(Compared):
 
 
 @dataclass(frozen=True)
-class Accepted(Compared):
-    """It may have got worse, and the new figure takes the old one's place."""
+class AcceptedChange(Comparison):
+    """It may have got worse, and the new figure takes the old one's place.
+
+    ``change`` is what it is when the figure does not: when its test fails for another reason.
+    """
+
+    change: Comparison
 
     kind: ClassVar[str] = "accepted"
 
 
 @dataclass(frozen=True)
-class New(Finding):
+class NewFigure(Finding):
     """There is no earlier figure; ``why`` says why not."""
 
     figure: Figure
@@ -129,7 +133,7 @@ class New(Finding):
     @property
     def headline(self) -> str:
         """The figure."""
-        return f"{self.what} {self._show(self.figure.value or 0.0)} is new: {self.why}"
+        return f"{self.label} {self._show(self.figure.value or 0.0)} is new: {self.why}"
 
     @property
     def summary(self) -> str:
@@ -138,7 +142,7 @@ class New(Finding):
 
 
 @dataclass(frozen=True)
-class Required(New):
+class NoBaseline(NewFigure):
     """There is no earlier figure, and there must be one."""
 
     file: str
@@ -150,13 +154,12 @@ class Required(New):
     def headline(self) -> str:
         """The figure, and where it should be."""
         value = self._show(self.figure.value or 0.0)
-        return (
-            f"{self.what} {value} has no baseline in {self.file}, and must (--bpf-require-baseline)"
-        )
+        where = f"has no baseline in {self.file}"
+        return f"{self.label} {value} {where}, and must (--bpf-require-baseline)"
 
 
 @dataclass(frozen=True)
-class Gone(Finding):
+class NoLongerMeasured(Finding):
     """There was a figure, and now there is none."""
 
     before: Figure
@@ -169,10 +172,10 @@ class Gone(Finding):
     def headline(self) -> str:
         """What it was."""
         why = self.why_not or "it is not in the second file"
-        return f"{self.what} was {self._show(self.before.value or 0.0)}, and now: {why}"
+        return f"{self.label} was {self._show(self.before.value or 0.0)}, and now: {why}"
 
 
-KINDS: Mapping[Outcome, type[Compared]] = {
+KINDS: Mapping[Outcome, type[Comparison]] = {
     "slower": Worse,
     "faster": Better,
     "same": Same,
@@ -185,15 +188,15 @@ def comparable(figure: Figure) -> bool:
 
     It must be certain, or tell how uncertain it is; one that was read in one go does not.
     """
-    return figure.lower is not None and figure.metric not in OF_THE_WORKLOAD
+    return figure.lower is not None and figure.metric not in WORKLOAD_METRICS
 
 
 def worth_keeping(figure: Figure) -> bool:
     """Say whether a baseline keeps a figure."""
-    return comparable(figure) and figure.metric not in TOLD_BY_OTHERS
+    return comparable(figure) and figure.metric not in DERIVED_METRICS
 
 
-def steady(figure: Figure, changes: Mapping[str, Allowed]) -> bool:
+def steady(figure: Figure, changes: Mapping[str, Tolerance]) -> bool:
     """Say whether a figure may be held against one of another run.
 
     A time without a fixed program's reading beside it (a latency, an overhead, a rate) is the
@@ -202,11 +205,11 @@ def steady(figure: Figure, changes: Mapping[str, Allowed]) -> bool:
     return figure.instrument != "clock" or bool(figure.reference) or figure.metric in changes
 
 
-def compare(before: Figure | None, after: Figure, allowed: Allowed) -> Finding:
+def compare(before: Figure | None, after: Figure, allowed: Tolerance) -> Finding:
     """Return what became of a figure; ``before`` is None for a new one."""
     about = (after.metric, after.subject)
     if before is None or before.value is None:
-        return New(*about, after)
+        return NewFigure(*about, after)
     outcome, why = _outcome(before, after, allowed)
     if outcome == "inconclusive":
         return Uncertain(*about, before, after, allowed, why)
@@ -214,7 +217,7 @@ def compare(before: Figure | None, after: Figure, allowed: Allowed) -> Finding:
 
 
 def compare_all(
-    before: Mapping[Key, Figure], after: Mapping[Key, Figure], changes: Mapping[str, Allowed]
+    before: Mapping[Key, Figure], after: Mapping[Key, Figure], changes: Mapping[str, Tolerance]
 ) -> dict[Key, Finding]:
     """Return what became of each figure of either, in the order of the keys."""
     findings: dict[Key, Finding] = {}
@@ -227,15 +230,15 @@ def compare_all(
         if new is None or new.value is None:
             if old is not None and old.value is not None:
                 why_not = new.why_not if new else ""
-                findings[key] = Gone(key.metric, key.subject, old, why_not)
+                findings[key] = NoLongerMeasured(key.metric, key.subject, old, why_not)
             continue
         if steady(new, changes):
-            allowed = allowed_for(key.metric, new.instrument, changes)
+            allowed = tolerance_for(key.metric, new.instrument, changes)
             findings[key] = compare(old, new, allowed)
     return findings
 
 
-def _outcome(before: Figure, after: Figure, allowed: Allowed) -> tuple[Outcome, str]:
+def _outcome(before: Figure, after: Figure, allowed: Tolerance) -> tuple[Outcome, str]:
     """Return how it compares, and why not when it cannot be told."""
     assert before.value is not None
     room = max(allowed.room(before.value), _least(before))
@@ -243,9 +246,9 @@ def _outcome(before: Figure, after: Figure, allowed: Allowed) -> tuple[Outcome, 
     if old.samples and new.samples and not (_certain(old) and _certain(new)):
         drift = 0.0 if after.instrument == "exact" else DRIFT
         then, now = (Samples(figure.samples, figure.reference) for figure in (old, new))
-        found = change(then, now, room, drift=drift)
-        return found.verdict, found.why
-    (old_lower, old_upper), (new_lower, new_upper) = interval(old), interval(new)
+        difference = change(then, now, room, drift=drift)
+        return difference.verdict, difference.why
+    (old_lower, old_upper), (new_lower, new_upper) = bounds_of(old), bounds_of(new)
     if new_lower - old_upper > room:
         return "slower", ""
     most = new_upper - old_lower

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.kernel.running import release
+from pytest_bpf.kernel.sys.release import release
 
 if TYPE_CHECKING:
-    from pytest_bpf.costs.figure import Instrument
+    from pytest_bpf.costs.figures.figure import Instrument
 
 
 @dataclass(frozen=True, order=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pytest_bpf.budgets.quantity import change, shown
-from pytest_bpf.costs.figure import METRICS, Figure
+from pytest_bpf.budgets.quantity import format_change, format_value
+from pytest_bpf.costs.figures.figure import METRICS, Figure
 from pytest_bpf.errors import near_matches
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Finding:
     kind: ClassVar[str] = ""
 
     @property
-    def what(self) -> str:
+    def label(self) -> str:
         """The metric and whose it is: ``"prog count: run_time"``."""
         return f"{self.subject}: {self.metric}" if self.subject else self.metric
 
@@ -45,14 +45,14 @@ class Finding:
         return []
 
     def _show(self, value: float) -> str:
-        return shown(value, METRICS[self.metric].unit)
+        return format_value(value, METRICS[self.metric].unit)
 
     def _by(self, before: float, after: float) -> str:
-        return change(before, after, METRICS[self.metric].unit)
+        return format_change(before, after, METRICS[self.metric].unit)
 
 
 @dataclass(frozen=True)
-class Judged(Finding):
+class LimitCheck(Finding):
     """A figure that was held against a limit."""
 
     figure: Figure
@@ -73,11 +73,11 @@ class Judged(Finding):
 
     def details(self, verbosity: int) -> list[str]:
         """Return how the figure was measured, and whose the limit is."""
-        return [f"limit of the {self.limit.origin}", *measured(self.figure, verbosity)]
+        return [f"limit of the {self.limit.origin}", *measurement_lines(self.figure, verbosity)]
 
 
 @dataclass(frozen=True)
-class Within(Judged):
+class WithinLimit(LimitCheck):
     """It keeps its limit."""
 
     kind: ClassVar[str] = "within"
@@ -85,11 +85,11 @@ class Within(Judged):
     @property
     def headline(self) -> str:
         """Both figures."""
-        return f"{self.what} {self._show(self.value)} keeps its limit, {self.limit}"
+        return f"{self.label} {self._show(self.value)} keeps its limit, {self.limit}"
 
 
 @dataclass(frozen=True)
-class Broken(Judged):
+class OverLimit(LimitCheck):
     """It is beyond its alarm, or beyond the only limit that it has."""
 
     verdict: ClassVar[Verdict] = "fail"
@@ -105,13 +105,13 @@ class Broken(Judged):
     def headline(self) -> str:
         """Both figures, and by how much."""
         return (
-            f"{self.what} {self._show(self.value)} breaks its limit of {self._show(self.bound)}: "
+            f"{self.label} {self._show(self.value)} breaks its limit of {self._show(self.bound)}: "
             f"{self._by(self.bound, self.value)}"
         )
 
 
 @dataclass(frozen=True)
-class Missed(Judged):
+class OverTarget(LimitCheck):
     """It is beyond its target, and not beyond its alarm."""
 
     verdict: ClassVar[Verdict] = "warning"
@@ -127,13 +127,13 @@ class Missed(Judged):
         """Both figures, and by how much."""
         target = self.limit.target or 0.0
         return (
-            f"{self.what} {self._show(self.value)} misses its target of {self._show(target)}: "
+            f"{self.label} {self._show(self.value)} misses its target of {self._show(target)}: "
             f"{self._by(target, self.value)}"
         )
 
 
 @dataclass(frozen=True)
-class Undecided(Judged):
+class NearLimit(LimitCheck):
     """The limit lies within the figure's own uncertainty."""
 
     verdict: ClassVar[Verdict] = "inconclusive"
@@ -142,16 +142,16 @@ class Undecided(Judged):
     @property
     def headline(self) -> str:
         """The interval and the limit."""
-        lower, upper = interval(self.figure)
+        lower, upper = bounds_of(self.figure)
         advice = "" if self.figure.lower is not None else "; measure it in batches, by bpf_measure"
         return (
-            f"{self.what} {self._show(self.value)} lies between {self._show(lower)} and "
+            f"{self.label} {self._show(self.value)} lies between {self._show(lower)} and "
             f"{self._show(upper)}: it cannot be told from its limit, {self.limit}{advice}"
         )
 
 
 @dataclass(frozen=True)
-class Unmeasured(Finding):
+class NotMeasured(Finding):
     """There is no figure to judge."""
 
     limit: Limit
@@ -168,7 +168,7 @@ class Unmeasured(Finding):
     @property
     def headline(self) -> str:
         """Why not, and what the limit is."""
-        return f"{self.what} not measured: {self.why_not} (limit: {self.limit})"
+        return f"{self.label} not measured: {self.why_not} (limit: {self.limit})"
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,11 @@ class NeverRan(Finding):
 
 
 @dataclass(frozen=True)
-class Unknown(Finding):
+class UnknownSubject(Finding):
     """A limit for a program or map that is not there."""
 
     limit: Limit
-    known: tuple[str, ...]
+    subjects: tuple[str, ...]
 
     verdict: ClassVar[Verdict] = "fail"
     kind: ClassVar[str] = "unknown"
@@ -203,17 +203,16 @@ class Unknown(Finding):
     def headline(self) -> str:
         """What is there."""
         kind, _, name = self.subject.partition(" ")
-        what = "program" if kind == "prog" else kind
-        there = (known.partition(" ")[2] for known in self.known if known.startswith(f"{kind} "))
-        return f"there is no {what} {name!r} in this test to limit{near_matches(name, there)}"
+        kind_name = "program" if kind == "prog" else kind
+        names = (other.partition(" ")[2] for other in self.subjects if other.startswith(f"{kind} "))
+        return f"there is no {kind_name} {name!r} in this test to limit{near_matches(name, names)}"
 
 
-def interval(figure: Figure) -> tuple[float, float]:
+def bounds_of(figure: Figure) -> tuple[float, float]:
     """Return between what the true value lies.
 
-    Of a figure that was read in one go, in one batch, nothing tells the spread. What disturbs a
-    machine only ever makes things worse; such a figure is taken to be no better than it reads, and
-    no more than twice as good.
+    A single batch says nothing about the spread. A busy machine makes a figure worse, never better.
+    So the true value is at most as bad as the reading, and at most twice as good.
     """
     assert figure.value is not None
     if figure.lower is not None and figure.upper is not None:
@@ -223,13 +222,13 @@ def interval(figure: Figure) -> tuple[float, float]:
     return figure.value, figure.value * 2
 
 
-def measured(figure: Figure, verbosity: int) -> list[str]:
+def measurement_lines(figure: Figure, verbosity: int) -> list[str]:
     """Return how a figure was measured, in more words with more ``-v``."""
     unit = METRICS[figure.metric].unit
     lines = []
-    lower, upper = interval(figure)
+    lower, upper = bounds_of(figure)
     if lower != upper:
-        lines.append(f"between {shown(lower, unit)} and {shown(upper, unit)}")
+        lines.append(f"between {format_value(lower, unit)} and {format_value(upper, unit)}")
     if verbosity > 0:
         count = len(figure.samples)
         batches = f", {count} batches" if count > 1 else ", read in one go" if count else ""
@@ -244,7 +243,7 @@ def as_dict(finding: Finding) -> dict[str, Any]:
     figure: Figure | None = getattr(finding, "figure", None)
     limit: Limit | None = getattr(finding, "limit", None)
     before: Figure | None = getattr(finding, "before", None)
-    found = {
+    fields = {
         "metric": finding.metric,
         "subject": finding.subject,
         "verdict": finding.verdict,
@@ -256,4 +255,4 @@ def as_dict(finding: Finding) -> dict[str, Any]:
         "limit": limit.alarm if limit else None,
         "before": before.value if before else None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}

@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_bpf.budgets.findings import (
-    Broken,
     Finding,
-    Missed,
+    NearLimit,
     NeverRan,
-    Undecided,
-    Unknown,
-    Unmeasured,
-    Within,
-    interval,
+    NotMeasured,
+    OverLimit,
+    OverTarget,
+    UnknownSubject,
+    WithinLimit,
+    bounds_of,
 )
-from pytest_bpf.budgets.limits import Limit, effective
-from pytest_bpf.costs.figure import METRICS, NEVER_RAN, Figure
+from pytest_bpf.budgets.limits import Limit, resolve
+from pytest_bpf.costs.figures.figure import METRICS, NEVER_RAN, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 TWINS = {"run_time": "instructions", "instructions": "run_time"}
-"""The same by another instrument: of a limit on each, that one counts which this kernel has."""
+"""The same cost by another instrument. With limits on both, only the one measured here counts."""
 
 _EVENTS = "no ring or perf buffer was read"
 _NOTHING = "nothing in this test measures it"
@@ -43,27 +43,26 @@ HOW = {
 def judge(limits: Iterable[Limit], figures: Iterable[Figure]) -> list[Finding]:
     """Return what is to be said of each limit, in the order of the limits.
 
-    A limit for one subject goes before one for all of them. Of the figures of one metric and
-    subject all must keep it. A limit that is demanded and finds no figure is `Unmeasured`; another
-    one is left out.
+    A limit for one subject overrides a limit for all subjects. A limit of a marker or a test must
+    find a figure: without one the finding is `NotMeasured`. Other limits are left out then.
     """
-    kept = effective(limits)
-    known = list(figures)
-    special = {(limit.metric, limit.subject) for limit in kept if limit.subject}
-    there = {figure.metric for figure in known if figure.value is not None}
-    subjects = {name for figure in known for name in names(figure.subject)}
+    limits_in_force = resolve(limits)
+    measured_figures = list(figures)
+    special = {(limit.metric, limit.subject) for limit in limits_in_force if limit.subject}
+    measured = {figure.metric for figure in measured_figures if figure.value is not None}
+    subjects = {name for figure in measured_figures for name in names(figure.subject)}
     findings: list[Finding] = []
-    for limit in kept:
-        mine = [figure for figure in known if _concerns(limit, figure, special)]
+    for limit in limits_in_force:
+        matching = [figure for figure in measured_figures if _applies(limit, figure, special)]
         twin = TWINS.get(limit.metric)
-        stands_in = twin in there and any(other.metric == twin for other in kept)
-        if stands_in and not any(figure.value is not None for figure in mine):
+        stands_in = twin in measured and any(other.metric == twin for other in limits_in_force)
+        if stands_in and not any(figure.value is not None for figure in matching):
             continue
-        if limit.demanded and limit.subject and limit.subject not in subjects:
-            known_names = tuple(sorted(subjects))
-            findings.append(Unknown(limit.metric, limit.subject, limit, known_names))
+        if limit.mandatory and limit.subject and limit.subject not in subjects:
+            names_here = tuple(sorted(subjects))
+            findings.append(UnknownSubject(limit.metric, limit.subject, limit, names_here))
         else:
-            findings += _findings(limit, mine)
+            findings += _findings(limit, matching)
     return findings
 
 
@@ -74,44 +73,44 @@ def names(subject: str) -> tuple[str, ...]:
     return (subject,) if short == name else (subject, f"{kind} {short}")
 
 
-def _concerns(limit: Limit, figure: Figure, special: set[tuple[str, str]]) -> bool:
+def _applies(limit: Limit, figure: Figure, special: set[tuple[str, str]]) -> bool:
     """Say whether this limit is the one for a figure; ``special`` are those for one subject."""
     if limit.metric != figure.metric:
         return False
-    named = names(figure.subject)
+    aliases = names(figure.subject)
     if limit.subject:
-        return limit.subject in named
-    return not any((figure.metric, name) in special for name in named)
+        return limit.subject in aliases
+    return not any((figure.metric, name) in special for name in aliases)
 
 
 def _findings(limit: Limit, figures: Sequence[Figure]) -> Iterator[Finding]:
-    whole = [figure for figure in figures if figure.value is not None and _of_a_whole(figure)]
-    chosen = whole or figures
-    there = [figure for figure in chosen if figure.value is not None]
-    yield from (_held_against(limit, figure) for figure in there)
-    if not limit.demanded:
+    whole = [figure for figure in figures if figure.value is not None and _is_total(figure)]
+    candidates = whole or figures
+    measured = [figure for figure in candidates if figure.value is not None]
+    yield from (_check(limit, figure) for figure in measured)
+    if not limit.mandatory:
         return
-    idle = [figure for figure in chosen if figure.why_not == NEVER_RAN]
-    if idle and not there:
+    idle = [figure for figure in candidates if figure.why_not == NEVER_RAN]
+    if idle and not measured:
         subject = limit.subject or (idle[0].subject if len(idle) == 1 else "")
         yield NeverRan(limit.metric, subject, limit)
         return
-    for figure in chosen:
+    for figure in candidates:
         if figure.value is None:
-            yield Unmeasured(limit.metric, figure.subject, limit, figure.why_not)
-    if not chosen:
+            yield NotMeasured(limit.metric, figure.subject, limit, figure.why_not)
+    if not candidates:
         why_not = HOW.get(limit.metric, _NOTHING)
-        yield Unmeasured(limit.metric, limit.subject, limit, why_not)
+        yield NotMeasured(limit.metric, limit.subject, limit, why_not)
 
 
-def _of_a_whole(figure: Figure) -> bool:
+def _is_total(figure: Figure) -> bool:
     """Say whether a figure is of a workload or an agent as a whole, not of a part of it."""
     return not figure.subject or figure.subject.startswith("agent ")
 
 
-def _held_against(limit: Limit, figure: Figure) -> Finding:
+def _check(limit: Limit, figure: Figure) -> Finding:
     about = (limit.metric, figure.subject, figure, limit)
-    lower, upper = interval(figure)
+    lower, upper = bounds_of(figure)
     if METRICS[limit.metric].better == "higher":
         lower, upper = -upper, -lower
         bounds = [None if b is None else -b for b in (limit.target, limit.alarm)]
@@ -119,11 +118,11 @@ def _held_against(limit: Limit, figure: Figure) -> Finding:
         bounds = [limit.target, limit.alarm]
     target, alarm = bounds
     if alarm is not None and lower > alarm:
-        return Broken(*about)
+        return OverLimit(*about)
     if alarm is not None and upper > alarm:
-        return Undecided(*about)
+        return NearLimit(*about)
     if target is not None and lower > target:
-        return Missed(*about)
+        return OverTarget(*about)
     if target is not None and upper > target:
-        return Undecided(*about)
-    return Within(*about)
+        return NearLimit(*about)
+    return WithinLimit(*about)

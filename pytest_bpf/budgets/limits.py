@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_bpf.budgets.quantity import QuantityError, quantity, shown
-from pytest_bpf.costs.figure import METRICS, Metric
+from pytest_bpf.budgets.quantity import QuantityError, format_value, parse_quantity
+from pytest_bpf.costs.figures.figure import METRICS, Metric
 from pytest_bpf.errors import BpfError, near_matches
 
 if TYPE_CHECKING:
@@ -62,15 +62,15 @@ class Limit:
     origin: Origin
 
     @property
-    def demanded(self) -> bool:
+    def mandatory(self) -> bool:
         """Whether the figure must be there to be judged."""
         return self.origin in ("marker", "test")
 
     def __str__(self) -> str:
         unit = METRICS[self.metric].unit
         parts = [
-            f"{what}{shown(value, unit)}"
-            for what, value in (("target ", self.target), ("", self.alarm))
+            f"{prefix}{format_value(value, unit)}"
+            for prefix, value in (("target ", self.target), ("", self.alarm))
             if value is not None
         ]
         return f"{self.metric} {', '.join(parts)}"
@@ -84,14 +84,14 @@ def parse(args: Iterable[object], kwargs: Mapping[str, Any], origin: Origin) -> 
     compared with the baseline alone. Raises `LimitError`.
     """
     limits: list[Limit] = []
-    given = dict(kwargs)
-    subject = _subject(given)
+    options = dict(kwargs)
+    subject = _subject(options)
     for name in args:
         if not isinstance(name, str) or name not in PROFILES:
             hint = near_matches(str(name), PROFILES)
             raise LimitError(f"there is no budget profile {name!r}{hint}; limits are keywords")
         limits += [_limit(metric, pair, subject, origin) for metric, pair in PROFILES[name].items()]
-    for metric, value in given.items():
+    for metric, value in options.items():
         limits.append(_limit(metric, value, subject, origin))
     if not limits and (args or kwargs):
         raise LimitError(f"a budget without a limit{near_matches('', METRICS)}")
@@ -103,60 +103,60 @@ def parse_line(line: str, origin: Origin) -> list[Limit]:
 
     A profile's name, or ``"run_time = 150ns"``, or a pair: ``"cpu = 2%, 5%"``. Raises `LimitError`.
     """
-    name, given, written = (part.strip() for part in line.partition("="))
-    if not given:
+    name, equals, text = (part.strip() for part in line.partition("="))
+    if not equals:
         return parse([name], {}, origin)
-    values = [value.strip() for value in written.split(", ")]
+    values = [value.strip() for value in text.split(", ")]
     return parse([], {name: values[0] if len(values) == 1 else tuple(values)}, origin)
 
 
-def effective(limits: Iterable[Limit]) -> list[Limit]:
+def resolve(limits: Iterable[Limit]) -> list[Limit]:
     """Return the first of each metric and subject: let those that go before others come first."""
-    kept: dict[tuple[str, str], Limit] = {}
+    first: dict[tuple[str, str], Limit] = {}
     for limit in limits:
-        kept.setdefault((limit.metric, limit.subject), limit)
-    return list(kept.values())
+        first.setdefault((limit.metric, limit.subject), limit)
+    return list(first.values())
 
 
-def _subject(given: dict[str, Any]) -> str:
-    named = {kind: given.pop(kind) for kind in ("program", "map") if kind in given}
-    if len(named) > 1:
+def _subject(options: dict[str, Any]) -> str:
+    subjects = {kind: options.pop(kind) for kind in ("program", "map") if kind in options}
+    if len(subjects) > 1:
         raise LimitError("a budget is for a program or a map, not for both: write two")
-    for kind, name in named.items():
+    for kind, name in subjects.items():
         if not isinstance(name, str) or not name:
             raise LimitError(f"{kind}={name!r}: a budget's {kind} is its name")
         return f"{'prog' if kind == 'program' else kind} {name}"
     return ""
 
 
-def _limit(name: str, written: object, subject: str, origin: Origin) -> Limit:
+def _limit(name: str, text: object, subject: str, origin: Origin) -> Limit:
     if name not in METRICS:
         hint = near_matches(name, [*METRICS, "program", "map"])
         raise LimitError(f"there is no metric {name!r} to limit{hint}")
     metric = METRICS[name]
-    pair = written if isinstance(written, (tuple, list)) else (None, written)
+    pair = text if isinstance(text, (tuple, list)) else (None, text)
     if len(pair) != 2 or pair == (None, None):
-        raise LimitError(f"{name}={written!r}: a limit is a figure, or a pair: (target, alarm)")
+        raise LimitError(f"{name}={text!r}: a limit is a figure, or a pair: (target, alarm)")
     target, alarm = (None if part is None else _figure(metric, part) for part in pair)
     if target is not None and alarm is not None and _worse(metric, target, alarm):
         raise LimitError(
-            f"{name}={written!r}: the target {shown(target, metric.unit)} would be missed only "
-            f"after the alarm {shown(alarm, metric.unit)}: write (target, alarm)"
+            f"{name}={text!r}: the target {format_value(target, metric.unit)} would be missed only "
+            f"after the alarm {format_value(alarm, metric.unit)}: write (target, alarm)"
         )
     return Limit(name, subject, target, alarm, origin)
 
 
-def _figure(metric: Metric, written: object) -> float:
+def _figure(metric: Metric, text: object) -> float:
     try:
-        value = quantity(written, metric.unit)
+        value = parse_quantity(text, metric.unit)
     except QuantityError as error:
         raise LimitError(f"{metric.name}: {error}") from None
     if not value and metric.better == "higher":
-        raise LimitError(f"{metric.name}={written!r} says nothing: every figure is that much")
+        raise LimitError(f"{metric.name}={text!r} says nothing: every figure is that much")
     if not value and metric.name not in MAY_BE_ZERO:
-        raise LimitError(f"{metric.name}={written!r} cannot be kept: nothing costs nothing")
+        raise LimitError(f"{metric.name}={text!r} is below every figure: give more than 0")
     if metric.name == "loss" and value >= 1:
-        raise LimitError(f"loss={written!r} says nothing: no more than all can be lost")
+        raise LimitError(f"loss={text!r} says nothing: no more than all can be lost")
     return value
 
 

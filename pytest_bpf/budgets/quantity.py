@@ -11,7 +11,7 @@ from pytest_bpf.errors import BpfError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_bpf.costs.figure import Unit
+    from pytest_bpf.costs.figures.figure import Unit
 
 _TIMES = {"ns": 1.0, "us": 1e3, "µs": 1e3, "μs": 1e3, "ms": 1e6, "s": 1e9}
 _BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9} | {
@@ -40,42 +40,42 @@ _EXAMPLES: Final[Mapping[Unit, tuple[str, str]]] = {
     "1/s": ("a rate", "50000, '50k/s'"),
 }
 
-_WRITTEN = re.compile(r"(?P<number>[+-]?[\d_,]*\.?\d+(?:[eE][+-]?\d+)?)\s*(?P<unit>[^\d\s]*)")
+_PATTERN = re.compile(r"(?P<number>[+-]?[\d_,]*\.?\d+(?:[eE][+-]?\d+)?)\s*(?P<unit>[^\d\s]*)")
 
 
 class QuantityError(BpfError, ValueError):
     """A figure that cannot be understood: not a number, or in a unit of something else."""
 
 
-def quantity(written: object, unit: Unit) -> float:
+def parse_quantity(text: object, unit: Unit) -> float:
     """Return what was written, in ``unit``; times and sizes and shares need theirs.
 
-    >>> quantity("100us", "ns"), quantity("2 %", "share"), quantity(4000, "count")
+    >>> parse_quantity("100us", "ns"), parse_quantity("2 %", "share"), parse_quantity(4000, "count")
     (100000.0, 0.02, 4000.0)
 
     Raises `QuantityError` for what is no number, in the wrong unit, infinite or negative.
     """
     kind, examples = _EXAMPLES[unit]
-    if isinstance(written, bool) or not isinstance(written, (int, float, str)):
-        raise QuantityError(f"{written!r} is not {kind}; write {examples}")
-    found = _WRITTEN.fullmatch(str(written).strip())
-    if not found:
-        raise QuantityError(f"{written!r} is not {kind}; write {examples}")
-    number = float(re.sub("[_,]", "", found["number"]))
+    if isinstance(text, bool) or not isinstance(text, (int, float, str)):
+        raise QuantityError(f"{text!r} is not {kind}; write {examples}")
+    match = _PATTERN.fullmatch(str(text).strip())
+    if not match:
+        raise QuantityError(f"{text!r} is not {kind}; write {examples}")
+    number = float(re.sub("[_,]", "", match["number"]))
     factors = _FACTORS[unit]
-    if found["unit"] not in factors:
-        lacking = "has no unit" if not found["unit"] else f"is in {found['unit']!r}"
-        raise QuantityError(f"{written!r} {lacking}, which is not that of {kind}; write {examples}")
+    if match["unit"] not in factors:
+        lacking = "has no unit" if not match["unit"] else f"is in {match['unit']!r}"
+        raise QuantityError(f"{text!r} {lacking}, which is not that of {kind}; write {examples}")
     if number < 0 or not math.isfinite(number):
-        raise QuantityError(f"{written!r} is negative or without end: no {kind[2:]} is")
-    return number * factors[found["unit"]]
+        raise QuantityError(f"{text!r} is negative or without end: no {kind[2:]} is")
+    return number * factors[match["unit"]]
 
 
-def shown(value: float, unit: Unit) -> str:
+def format_value(value: float, unit: Unit) -> str:
     """Return a value as it is read best: four digits, and the unit of its size.
 
-    >>> shown(84.2, "ns"), shown(0.021, "share"), shown(80_800_000, "B"), shown(4000, "count")
-    ('84.2 ns', '2.1 %', '80.8 MB', '4,000')
+    >>> format_value(84.2, "ns"), format_value(0.021, "share"), format_value(80_800_000, "B")
+    ('84.2 ns', '2.1 %', '80.8 MB')
     """
     if unit == "share":
         return f"{_short(100 * value)} %"
@@ -86,14 +86,14 @@ def shown(value: float, unit: Unit) -> str:
     return _short(value) + ("/s" if unit == "1/s" else "")
 
 
-def change(before: float, after: float, unit: Unit) -> str:
+def format_change(before: float, after: float, unit: Unit) -> str:
     """Return by how much: ``"+15 (+6.5 %)"``; shares in percentage points.
 
     There are no per cents of nothing, nor of a time that an empty program takes as well.
     """
     by = after - before
     sign = "+" if by >= 0 else "-"
-    much = f"{_short(100 * abs(by))} points" if unit == "share" else shown(abs(by), unit)
+    much = f"{_short(100 * abs(by))} points" if unit == "share" else format_value(abs(by), unit)
     if before <= 0:
         return f"{sign}{much}"
     share = 100 * by / before

@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.cache import Cache, digest, open_cache
 from pytest_bpf.compile.command import Task, plan, system_folders
-from pytest_bpf.compile.compilers import Compiler, find
+from pytest_bpf.compile.compilers import Compiler, find_compiler
 from pytest_bpf.compile.diagnostics import failure, missing_header, relative_to_here
 from pytest_bpf.compile.entries import Entry, recall, remember
 from pytest_bpf.compile.headers import SETTLED_NS, Header, changed_since, observe, shadows
-from pytest_bpf.compile.process import Run, run
+from pytest_bpf.compile.process import CompilerRun, run
 from pytest_bpf.compile.sources import Source, read_source
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import vmlinux_h
+from pytest_bpf.errors.arguments import checked
+from pytest_bpf.kernel.btf import vmlinux_h
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-ELSEWHERE: list[Callable[[str, dict[str, Any]], Compiled | None]] = []
-"""Who is asked first, the last one that was added: a guest's compiler is its host's."""
+REMOTE: list[Callable[[str, dict[str, Any]], CompiledObject | None]] = []
+"""Compilers of other machines, the newest last: a guest asks its host to compile."""
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledObject:
     """An object file and how it came to be.
 
     ``object`` is in the cache: read it, do not change it. ``source`` is the absolute path of the C
@@ -43,6 +44,7 @@ class Compiled:
     warnings: str
 
 
+@checked
 def compile_source(
     source: os.PathLike[str] | str,
     *,
@@ -50,16 +52,17 @@ def compile_source(
     include_dirs: Iterable[os.PathLike[str] | str] = (),
     defines: Mapping[str, str | int | None] | None = None,
     flags: Sequence[str] = (),
-    compiler: Compiler | None = None,
+    compiler: Compiler | str | None = None,
     btf: Path = vmlinux_h.RUNNING,
     cache: Cache | None = None,
     timeout: float = 120.0,
-) -> Compiled:
+) -> CompiledObject:
     """Compile ``source`` for BPF, unless the cache has it, and return the object.
 
     ``source`` is a file, or C text when it is a `str` with a newline; ``name`` is what text and
     object are called. ``include_dirs`` are searched before the system's folders, ``defines`` are
-    macros (None defines without a value), ``flags`` go to the compiler after our own. A
+    macros (None defines without a value), ``flags`` go to the compiler after our own. ``compiler``
+    is a `Compiler`, or a name or path as for `find_compiler`. A
     ``#include "vmlinux.h"`` finds the user's own, or else one made from ``btf``. ``timeout`` is in
     seconds.
 
@@ -68,16 +71,18 @@ def compile_source(
     libbpf-dev.
     """
     start = time.perf_counter()
-    if ELSEWHERE and cache is None and btf == vmlinux_h.RUNNING:
+    if isinstance(compiler, str):
+        compiler = find_compiler(compiler, cache=cache)
+    if REMOTE and cache is None and btf == vmlinux_h.RUNNING:
         arguments: dict[str, Any] = {"name": name, "include_dirs": tuple(include_dirs)}
         arguments |= {"defines": defines, "flags": tuple(flags), "compiler": compiler}
-        if done := ELSEWHERE[-1](os.fspath(source), arguments):
-            return done
+        if answer := REMOTE[-1](os.fspath(source), arguments):
+            return answer
     cache = cache or open_cache()
-    found = read_source(source, name, cache)
+    source_file = read_source(source, name, cache)
     task = plan(
-        found,
-        compiler or find(cache=cache),
+        source_file,
+        compiler or find_compiler(cache=cache),
         include_dirs=include_dirs,
         defines=defines or {},
         flags=flags,
@@ -91,8 +96,28 @@ def compile_source(
             cached = entry is not None
             entry = entry or _compile(cache, task, header, btf, timeout)
         cache.prune_daily()
-    warnings = _as_shown(entry.warnings, found)
-    return Compiled(entry.path(cache), found.path, time.perf_counter() - start, cached, warnings)
+    warnings = _display(entry.warnings, source_file)
+    return CompiledObject(
+        entry.path(cache), source_file.path, time.perf_counter() - start, cached, warnings
+    )
+
+
+def compile_command(
+    source: Path, compiler: Compiler, *, include_dirs: Iterable[Path] = ()
+) -> tuple[str, ...]:
+    """Return the command that compiles a source, without its input and output.
+
+    It finds ``vmlinux.h``, which is made when it is not there yet. Raises as `compile_source`.
+    """
+    cache = open_cache()
+    header = _vmlinux_path(cache, vmlinux_h.RUNNING)
+    if header is None or not header.exists():
+        _make_vmlinux_h(cache, header, vmlinux_h.RUNNING)
+    assert header is not None
+    task = plan(
+        read_source(source, None, cache), compiler, include_dirs=include_dirs, defines={}, flags=()
+    )
+    return (*task.arguments, "-idirafter", str(header.parent))
 
 
 def _vmlinux_path(cache: Cache, btf: Path) -> Path | None:
@@ -105,8 +130,8 @@ def _vmlinux_path(cache: Cache, btf: Path) -> Path | None:
 
 def _recall(cache: Cache, task: Task, header: Path | None) -> Entry | None:
     """Look for an object of any kernel first, then for one made with this kernel's vmlinux.h."""
-    found = recall(cache, task.key)
-    return found or (recall(cache, _kernel_key(task, header)) if header else None)
+    entry = recall(cache, task.key)
+    return entry or (recall(cache, _kernel_key(task, header)) if header else None)
 
 
 def _kernel_key(task: Task, header: Path) -> str:
@@ -118,17 +143,17 @@ def _compile(cache: Cache, task: Task, header: Path | None, btf: Path, timeout: 
     extra = ("-idirafter", str(header.parent)) if header else ()
     with cache.workspace() as folder:
         start_ns = folder.stat().st_mtime_ns
-        done = run(task, extra, folder, timeout)
-        if done.code and missing_header(done.output) == "vmlinux.h":
+        compiler_run = run(task, extra, folder, timeout)
+        if compiler_run.code and missing_header(compiler_run.output) == "vmlinux.h":
             _make_vmlinux_h(cache, header, btf)
-            done = run(task, extra, folder, timeout)
-        _raise_for(done, task)
-        files = done.files()
-        checksum = sha256(done.object.read_bytes()).hexdigest()
+            compiler_run = run(task, extra, folder, timeout)
+        _raise_for(compiler_run, task)
+        files = compiler_run.files()
+        checksum = sha256(compiler_run.object.read_bytes()).hexdigest()
         name = f"{task.source.label}-{checksum[:16]}.bpf.o"
-        cache.adopt(done.object, "objects", name)
+        cache.adopt(compiler_run.object, "objects", name)
     headers = _headers(cache, task, files)
-    entry = Entry(name, checksum, done.output, headers, _absent(cache, task, headers))
+    entry = Entry(name, checksum, compiler_run.output, headers, _absent(cache, task, headers))
     if _settled(cache, task, entry, start_ns):
         of_kernel = header is not None and str(header) in files
         remember(cache, _kernel_key(task, header) if header and of_kernel else task.key, entry)
@@ -141,16 +166,18 @@ def _make_vmlinux_h(cache: Cache, header: Path | None, btf: Path) -> None:
         vmlinux_h.identity(btf)
         return
     with cache.lock("vmlinux"), cache.workspace() as folder:
-        if not header.exists():
+        if not cache.trusts(header):
             vmlinux_h.write(btf, folder / header.name)
             cache.adopt(folder / header.name, header.parent.name, header.name)
 
 
-def _raise_for(done: Run, task: Task) -> None:
-    if done.code or not done.object.exists():
-        output = _as_shown(done.output, task.source)
-        compiler, source = str(task.compiler), task.source.shown
-        raise failure(output, done.code, compiler=compiler, source=source)
+def _raise_for(compiler_run: CompilerRun, task: Task) -> None:
+    if compiler_run.code or not compiler_run.object.exists():
+        output = _display(compiler_run.output, task.source)
+        compiler, source = str(task.compiler), task.source.display_name
+        content = task.source.content.decode(errors="replace")
+        code = compiler_run.code
+        raise failure(output, code, compiler=compiler, source=source, content=content)
 
 
 def _headers(cache: Cache, task: Task, files: Iterable[str]) -> tuple[Header, ...]:
@@ -188,5 +215,5 @@ def _settled(cache: Cache, task: Task, entry: Entry, start_ns: int) -> bool:
     return source.path.exists() and source.path.read_bytes() == source.content
 
 
-def _as_shown(output: str, source: Source) -> str:
-    return relative_to_here()(output.replace(str(source.path), source.shown))
+def _display(output: str, source: Source) -> str:
+    return relative_to_here()(output.replace(str(source.path), source.display_name))

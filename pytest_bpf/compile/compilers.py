@@ -10,12 +10,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.cache import Cache, digest, open_cache
-from pytest_bpf.errors import UnavailableError, near_matches
+from pytest_bpf.errors import CompileError, UnavailableError, near_matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,53 +47,75 @@ class Compiler:
     identity: str
     flags: tuple[str, ...]
 
+    def release(self) -> tuple[int, ...]:
+        """Return the version as numbers, to compare: ``(14, 0, 6)``."""
+        return tuple(map(int, re.findall(r"\d+", self.version)[:3]))
+
     def __str__(self) -> str:
         return f"zig's clang {self.version}" if self.name == "zig" else f"clang {self.version}"
 
 
-def find(choice: str | os.PathLike[str] | None = None, *, cache: Cache | None = None) -> Compiler:
+def find_compiler(
+    choice: str | os.PathLike[str] | None = None, *, cache: Cache | None = None
+) -> Compiler:
     """Return the compiler to use.
 
-    In this order: ``choice`` (a path, a name on PATH, or ``"zig"``), ``$PYTEST_BPF_CC`` likewise,
-    ``clang`` on PATH, the newest ``clang-NN`` on PATH, the ``ziglang`` wheel. Raises
-    `UnavailableError` when there is none; one that was asked for is never replaced by another.
+    ``choice`` is a path, a name on PATH, or ``"zig"``; without it ``$PYTEST_BPF_CC`` is, and
+    without that the newest of ``clang`` and ``clang-NN`` on PATH and the ``ziglang`` wheel.
+
+    Raises `CompileError` when the compiler that was chosen is not there or has no BPF back end: it
+    is never replaced by another. Raises `UnavailableError` when none was chosen and there is none.
     """
     cache = cache or open_cache()
-    if wanted := os.fspath(choice or os.environ.get("PYTEST_BPF_CC", "")):
-        return _probed(_named(wanted, "the option" if choice else "PYTEST_BPF_CC"), cache)
-    refusals = []
-    for program in _installed():
+    if name := os.fspath(choice or os.environ.get("PYTEST_BPF_CC", "")):
         try:
-            return _probed(program, cache)
+            return _probe(_program(name, "" if choice else " (PYTEST_BPF_CC)"), cache)
+        except UnavailableError as error:
+            raise CompileError(str(error)) from None
+    compilers, refusals = [], []
+    for program in _candidates():
+        try:
+            compilers.append(_probe(program, cache))
         except UnavailableError as error:
             refusals.append(str(error))
-    tried = "; ".join(refusals) or "no clang or clang-NN on PATH, no ziglang wheel"
-    raise UnavailableError(f"no compiler with the BPF back end ({tried}); {INSTALL}")
+    if compilers:
+        return max(compilers, key=Compiler.release)  # the first one of equals
+    reasons = "; ".join(refusals) or "no clang or clang-NN on PATH, no ziglang wheel"
+    raise UnavailableError(f"no compiler with the BPF back end ({reasons}); {INSTALL}")
 
 
-def _named(wanted: str, said_by: str) -> Path:
-    if wanted == "zig" and (wheel := _wheel()):
+def _program(name: str, origin: str) -> Path:
+    """Return the program of a name; `CompileError` when there is none."""
+    if name == "zig" and (wheel := _wheel()):
         return wheel
-    if found := shutil.which(wanted):
-        return Path(found).absolute()
-    close = near_matches(wanted, [p.name for p in _installed()]) if os.sep not in wanted else ""
-    where = "is no program that can be run" if os.sep in wanted else "is not on PATH"
-    raise UnavailableError(f"the compiler {wanted!r} ({said_by}) {where}{close or f'; {INSTALL}'}")
+    if path := shutil.which(name):
+        return Path(path).absolute()
+    close = near_matches(name, [path.name for path in _candidates()]) if os.sep not in name else ""
+    where = "is no program that can be run" if os.sep in name else "is not on PATH"
+    raise CompileError(f"the compiler {name!r}{origin} {where}{close or f'; {INSTALL}'}")
 
 
-def _installed() -> Iterator[Path]:
-    """Find clang, then clang-NN from the newest, then the wheel's zig, one at a time."""
+def _candidates() -> Iterator[Path]:
+    """Yield clang, then clang-NN from the newest, then the wheel's zig."""
     if path := shutil.which("clang"):
         yield Path(path).absolute()
     numbered: dict[int, Path] = {}
     for folder in os.get_exec_path():
         with suppress(OSError):
-            for name in os.listdir(folder):  # noqa: PTH208 - names are enough
-                if (match := re.fullmatch(r"clang-(\d+)", name)) and shutil.which(name):
-                    numbered.setdefault(int(match[1]), Path(folder, name).absolute())
+            for name in _numbered(folder, os.stat(folder).st_mtime_ns):  # noqa: PTH116
+                if shutil.which(name):
+                    number = int(name.removeprefix("clang-"))
+                    numbered.setdefault(number, Path(folder, name).absolute())
     yield from (numbered[number] for number in sorted(numbered, reverse=True))
     if wheel := _wheel():
         yield wheel
+
+
+@lru_cache(maxsize=64)
+def _numbered(folder: str, _mtime_ns: int) -> tuple[str, ...]:
+    """Return the names ``clang-NN`` in a folder, read again when names were added or removed."""
+    names = (name for name in os.listdir(folder) if name.startswith("clang-"))  # noqa: PTH208
+    return tuple(name for name in names if name[6:].isdecimal())
 
 
 def _wheel() -> Path | None:
@@ -104,19 +127,19 @@ def _wheel() -> Path | None:
     return None
 
 
-def _probed(program: Path, cache: Cache) -> Compiler:
+def _probe(program: Path, cache: Cache) -> Compiler:
     """Return the compiler when it compiles for BPF, asking it only once per program file."""
     is_zig = program.name.startswith("zig")
     command = (str(program), "clang") if is_zig else (str(program),)
     flags = (f"--target={TARGET}", *(_zig_resources(program) if is_zig else ()))
     status = program.stat()
     identity = f"{program.resolve()}:{status.st_size}:{status.st_mtime_ns}"
-    known = cache.folder / "compilers" / digest(identity, *command, *flags)
+    record = cache.folder / "compilers" / digest(identity, *command, *flags)
     try:
-        version = str(json.loads(known.read_text())["version"])
+        version = str(json.loads(cache.read("compilers", record.name) or b"")["version"])
     except (OSError, ValueError, KeyError, TypeError):
         version = _ask((*command, *flags))
-        cache.write(json.dumps({"version": version}).encode(), "compilers", known.name)
+        cache.write(json.dumps({"version": version}).encode(), "compilers", record.name)
     return Compiler(command, "zig" if is_zig else program.name, version, identity, flags)
 
 
@@ -133,7 +156,7 @@ def _ask(command: tuple[str, ...]) -> str:
     """Compile nothing for BPF and return clang's version, which ``-v`` prints on the way."""
     probe = [*command, "-v", "-c", "-x", "c", os.devnull, "-o", os.devnull]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             probe,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -143,9 +166,9 @@ def _ask(command: tuple[str, ...]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"{command[0]} cannot be run: {error}") from None
-    said = done.stderr.decode(errors="replace")
-    version = re.search(r"clang version (\S+)", said)
-    if done.returncode or not version:
-        last = said.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+    output = process.stderr.decode(errors="replace")
+    version = re.search(r"clang version (\S+)", output)
+    if process.returncode or not version:
+        last = output.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
         raise UnavailableError(f"{command[0]} does not compile for BPF: {last}")
     return version[1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_bpf.compile.hints import hint
 from pytest_bpf.errors import BpfError, CompileError, UnavailableError
 
 if TYPE_CHECKING:
@@ -16,6 +18,16 @@ _ERROR = re.compile(
     r"^(?:(?P<file>[^\n]+?):(?P<line>\d+):(?:\d+:)? )?(?:\S+: )?(?:fatal )?error: (?P<text>.+)$",
     re.MULTILINE,
 )
+
+_WARNING = re.compile(
+    r"^(?P<file>[^\n:]+):(?P<line>\d+):(?:\d+:)? warning: (?P<text>.+)$", re.MULTILINE
+)
+
+_FOLDER = re.compile(r"make(\[\d+\])?: (Entering|Leaving) directory ")
+"""What make prints around its output when another make has started it."""
+
+SHOWN_ERRORS = 4
+"""How many errors the message of a failed compilation has."""
 
 PACKAGES = {
     "libbpf-dev": (
@@ -36,29 +48,61 @@ def missing_header(output: str) -> str:
     return match[1] if match else ""
 
 
-def failure(output: str, code: int, *, compiler: str, source: str) -> BpfError:
+@dataclass(frozen=True)
+class Diagnostic:
+    """A complaint of the compiler: its place (line 0: none) and its text."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}" if self.line else self.text
+
+
+def warnings_in(output: str) -> list[Diagnostic]:
+    """Return the compiler's warnings, each once.
+
+    >>> warnings_in("a.bpf.c:3:7: warning: variable 'x' is uninitialized [-Wuninitialized]")[0].line
+    3
+    """
+    matches = _WARNING.finditer(output)
+    return list(dict.fromkeys(Diagnostic(m["file"], int(m["line"]), m["text"]) for m in matches))
+
+
+def has_errors(output: str) -> bool:
+    """Say whether a compiler named an error with its place."""
+    return any(error["line"] for error in _ERROR.finditer(output))
+
+
+def failure(output: str, code: int, *, compiler: str, source: str, content: str = "") -> BpfError:
     """Return the exception for a compiler that ended with ``code`` (negative: a signal).
 
-    ``output`` is everything it printed, with paths as the user knows them.
+    ``output`` is everything it printed, with paths as the user knows them, ``content`` the source.
     """
     if crash := _crash(code):
         return CompileError(f"{compiler} {crash} while it compiled {source}", output)
     errors = [e for e in _ERROR.finditer(output) if not e["text"].startswith("too many errors")]
     if not errors:
-        last = output.strip().rpartition("\n")[2] or "it printed nothing"
+        lines = [line for line in output.splitlines() if line.strip() and not _FOLDER.match(line)]
+        last = lines[-1].strip() if lines else "it printed nothing"
         return CompileError(f"{source}: {compiler} ended with code {code} ({last})", output)
     first = errors[0]
     place = f"{first['file']}:{first['line']}" if first["file"] else source
     message = f"{place}: {first['text']}"
     if len(errors) > 1:
         message += f" (and {len(errors) - 1} more error{'s' * (len(errors) > 2)})"
-    if re.match("(redefinition|typedef redefinition)", first["text"]) and "vmlinux.h:" in output:
-        message += "; vmlinux.h has that name already, choose another"
-    wanted = missing_header(first.group())
+    line = int(first["line"] or 0) if first["file"] == source else 0
+    message += hint(first["text"], output, content, line, str(Path(source).parent))
+    header = missing_header(first.group())
     for package, headers in PACKAGES.items():
-        if wanted.startswith(("bpf/", "linux/", "asm/")) and wanted.endswith(headers):
+        if header.startswith(("bpf/", "linux/", "asm/")) and header.endswith(headers):
             return UnavailableError(f"{message}; install {package} (Debian, Ubuntu), which has it")
-    return CompileError(message, output)
+    others = [str(Diagnostic(e["file"] or "", int(e["line"] or 0), e["text"])) for e in errors[1:]]
+    shown = [f"    {line}" for line in others[: SHOWN_ERRORS - 1]]
+    if len(others) >= SHOWN_ERRORS:
+        shown.append("    ... (the error's .output has all; pytest -vv shows them)")
+    return CompileError("\n".join([message, *shown]), output)
 
 
 def _crash(code: int) -> str:

@@ -7,14 +7,13 @@ import os
 import time
 from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.cache import used
+from pytest_bpf.cache import mark_used
 from pytest_bpf.compile.headers import Header, recheck
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_bpf.cache import Cache
 
 
@@ -40,25 +39,26 @@ class Entry:
 
 def recall(cache: Cache, key: str) -> Entry | None:
     """Return what was remembered under ``key`` when it all still holds: headers, object and all."""
-    file = cache.folder / "entries" / key
-    entry = _parse(file)
+    entry = _parse(cache.read("entries", key))
     if entry is None or any(map(os.path.lexists, entry.absent)):
         return None
     now = time.time_ns()
-    present = tuple(h for header in entry.headers if (h := recheck(header, now)))
-    if len(present) != len(entry.headers):
+    headers = tuple(h for header in entry.headers if (h := recheck(header, now)))
+    if len(headers) != len(entry.headers):
         return None
     try:
-        if sha256(entry.path(cache).read_bytes()).hexdigest() != entry.digest:
+        content = cache.read("objects", entry.object)
+        if content is None or sha256(content).hexdigest() != entry.digest:
             return None
-        mine = f"{cache.folder}/"
-        for path in (str(file), str(entry.path(cache)), *(header.path for header in present)):
-            if path.startswith(mine):
-                used(path)
+        mine = [Path(h.path) for h in headers if h.path.startswith(f"{cache.folder}/")]
+        if not all(map(cache.trusts, mine)):
+            return None
+        for path in (cache.folder / "entries" / key, entry.path(cache), *mine):
+            mark_used(path)
     except OSError:
         return None
-    if present != entry.headers:
-        remember(cache, key, replace(entry, headers=present))
+    if headers != entry.headers:
+        remember(cache, key, replace(entry, headers=headers))
     return entry
 
 
@@ -67,10 +67,12 @@ def remember(cache: Cache, key: str, entry: Entry) -> None:
     cache.write(json.dumps(astuple(entry)).encode(), "entries", key)
 
 
-def _parse(file: Path) -> Entry | None:
-    """Return the entry in ``file``, or None when there is none or it is damaged."""
+def _parse(content: bytes | None) -> Entry | None:
+    """Return the entry that a file holds, or None when there is none or it is damaged."""
+    if content is None:
+        return None
     try:
-        name, digest, warnings, headers, absent = json.loads(file.read_bytes())
+        name, digest, warnings, headers, absent = json.loads(content)
         return Entry(name, digest, warnings, tuple(Header(*h) for h in headers), tuple(absent))
     except (OSError, ValueError, TypeError):
         return None

@@ -36,24 +36,26 @@ def observe(path: str, now_ns: int) -> Header:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - on the path of every cache hit
             status = os.fstat(file.fileno())
-            found = sha256(file.read()).hexdigest()
+            checksum = sha256(file.read()).hexdigest()
     except OSError:
         return Header(path, "", 0, 0, 0)
     settled = status.st_mtime_ns < now_ns - SETTLED_NS
-    return Header(path, found, status.st_size, status.st_mtime_ns if settled else 0, status.st_ino)
+    return Header(
+        path, checksum, status.st_size, status.st_mtime_ns if settled else 0, status.st_ino
+    )
 
 
 def recheck(header: Header, now_ns: int) -> Header | None:
     """Return the header when its content is what it was, with its present status; else None."""
     try:
         status = os.stat(header.path)  # noqa: PTH116 - on the path of every cache hit
-        known = (header.size, header.mtime_ns, header.inode)
-        if (status.st_size, status.st_mtime_ns, status.st_ino) == known:
+        status_then = (header.size, header.mtime_ns, header.inode)
+        if (status.st_size, status.st_mtime_ns, status.st_ino) == status_then:
             return header
     except OSError:
         return None
-    present = observe(header.path, now_ns)
-    return present if present.digest == header.digest else None
+    header_now = observe(header.path, now_ns)
+    return header_now if header_now.digest == header.digest else None
 
 
 def changed_since(header: Header, start_ns: int) -> bool:

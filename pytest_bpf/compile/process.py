@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Run:
+class CompilerRun:
     """What one run of the compiler left in ``folder``: its exit ``code`` and all it printed."""
 
     folder: Path
@@ -39,7 +39,7 @@ class Run:
         return [str(Path(file).absolute()) for file in parse_dependencies(rule)]
 
 
-def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> Run:
+def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> CompilerRun:
     """Compile in ``folder`` with the ``extra`` arguments; ``timeout`` is in seconds.
 
     Raises `CompileError` when time is up and `UnavailableError` when the compiler cannot be
@@ -54,12 +54,13 @@ def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> Run:
         code, printed = _finish(command, timeout)
     except subprocess.TimeoutExpired as error:
         raise CompileError(
-            f"{task.source.shown}: {task.compiler} did not finish in {timeout:g} s and was killed",
+            f"{task.source.display_name}: {task.compiler} did not finish in {timeout:g} s "
+            "and was killed",
             (error.output or b"").decode(errors="replace"),
         ) from None
     except OSError as error:
         raise UnavailableError(f"{command[0]} cannot be run: {error.strerror}") from None
-    return Run(folder, code, printed.decode(errors="replace"))
+    return CompilerRun(folder, code, printed.decode(errors="replace"))
 
 
 def _finish(command: list[str], timeout: float) -> tuple[int, bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.cache import Cache, digest, used
+from pytest_bpf.cache import Cache, digest, mark_used
 from pytest_bpf.compile.diagnostics import relative_to_here
 from pytest_bpf.errors import CompileError, near_matches
 
@@ -21,7 +21,7 @@ class Source:
 
     path: Path
     content: bytes
-    shown: str
+    display_name: str
     label: str
 
 
@@ -33,46 +33,50 @@ def read_source(source: os.PathLike[str] | str, name: str | None, cache: Cache) 
     if isinstance(source, str) and "\n" in source:
         return _from_text(source, name or "inline", cache)
     path = Path(source).absolute()
-    shown = relative_to_here()(str(path))
+    display_name = relative_to_here()(str(path))
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise CompileError(f"{shown} does not exist{_neighbours(path)}") from None
+        raise CompileError(f"{display_name} does not exist{_neighbours(path)}") from None
     except IsADirectoryError:
-        raise CompileError(f"{shown} is a folder; give the C source in it") from None
+        raise CompileError(f"{display_name} is a folder; give the C source in it") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise CompileError(f"{shown} cannot be read: {why}") from None
-    _check(content, shown)
+        raise CompileError(f"{display_name} cannot be read: {why}") from None
+    _check(content, display_name)
     label = name or path.name.removesuffix(".c").removesuffix(".bpf")
-    return Source(path, content, shown, _plain(label))
+    return Source(path, content, display_name, _plain(label))
 
 
 def _from_text(text: str, name: str, cache: Cache) -> Source:
     label = _plain(name)
-    shown = f"{label}.bpf.c"
+    display_name = f"{label}.bpf.c"
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
-        raise CompileError(f"{shown} (source text) is not valid Unicode: {error.reason}") from None
-    _check(content, f"{shown} (source text)")
+        raise CompileError(
+            f"{display_name} (source text) is not valid Unicode: {error.reason}"
+        ) from None
+    _check(content, f"{display_name} (source text)")
     parts = ("sources", f"{label}-{digest(content)[:16]}.bpf.c")
     path = cache.folder.joinpath(*parts)
-    if not path.exists() or path.read_bytes() != content:
+    if cache.read(*parts) != content:
         cache.write(content, *parts)
-    used(path)
-    return Source(path, content, shown, label)
+    mark_used(path)
+    return Source(path, content, display_name, label)
 
 
-def _check(content: bytes, shown: str) -> None:
+def _check(content: bytes, display_name: str) -> None:
     if not content.strip():
-        raise CompileError(f"{shown} is empty; a program needs at least a function in a SEC()")
+        raise CompileError(
+            f"{display_name} is empty; a program needs at least a function in a SEC()"
+        )
     try:
         content.decode()
     except UnicodeDecodeError as error:
         kind = "an ELF object" if content.startswith(b"\x7fELF") else "not UTF-8 text"
         where = f"byte {content[error.start]:#04x} at offset {error.start}"
-        raise CompileError(f"{shown} is {kind}, not a C source ({where})") from None
+        raise CompileError(f"{display_name} is {kind}, not a C source ({where})") from None
 
 
 def _neighbours(path: Path) -> str:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_bpf.costs.figure import Figure
+from pytest_bpf.costs.figures.figure import Figure
 from pytest_bpf.errors import BpfError
+from pytest_bpf.errors.arguments import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,7 @@ class Delays:
     bounds: tuple[Bounds, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, delays: np.ndarray[Any, Any]) -> Delays:
+    def summarize(cls, delays: np.ndarray[Any, Any]) -> Delays:
         """Summarise at least one delay."""
         ordered = delays.copy()
         ordered.sort()
@@ -62,8 +63,8 @@ class Latency(Delays):
 
     ``wake_up`` is the part in which the consumer slept until the event woke it: the kernel's and
     the scheduler's. ``consumer`` is the rest, the consumer's own delay: it was busy, or looked at
-    intervals, or copied. For each event the two parts make the whole; of their percentiles that
-    is not so.
+    intervals, or copied. For each event the two parts add up to the whole; their percentiles do
+    not.
     """
 
     wake_up: Delays
@@ -71,14 +72,14 @@ class Latency(Delays):
 
     def figures(self, subject: str = "") -> tuple[Figure, ...]:
         """Return ``latency_p50``, ``_p95``, ``_p99``, ``_max`` and ``consumer_p99`` of a map."""
-        named = [
+        percentiles = [
             (f"latency_p{percent}", getattr(self, f"p{percent}"), bounds)
             for percent, bounds in zip((50, 95, 99), self.bounds, strict=True)
         ]
-        named.append(("latency_max", self.max, Bounds(self.max, self.max)))
-        named.append(("consumer_p99", self.consumer.p99, self.consumer.bounds[2]))
+        percentiles.append(("latency_max", self.max, Bounds(self.max, self.max)))
+        percentiles.append(("consumer_p99", self.consumer.p99, self.consumer.bounds[2]))
         return tuple(
-            Figure(name, subject, value, *bounds, "clock") for name, value, bounds in named
+            Figure(name, subject, value, *bounds, "clock") for name, value, bounds in percentiles
         )
 
     def __str__(self) -> str:
@@ -88,6 +89,7 @@ class Latency(Delays):
         )
 
 
+@checked
 def latency(events: EventList | EventArray, stamp: str) -> Latency:
     """Return how long ``events`` took from their member ``stamp`` until they were read.
 
@@ -103,7 +105,7 @@ def latency_of(several: Iterable[EventList | EventArray], stamp: str) -> Latency
 
     read_events = [events for events in several if len(events)]
     if not read_events:
-        raise BpfError("there is no latency of no events: none was read")
+        raise BpfError("no event was read, so there is no latency to compute")
     stamps = np.concatenate([np.array(_stamps(events, stamp), np.int64) for events in read_events])
     readings = [reading for events in read_events for reading in events.readings]
     counts = [reading.events for reading in readings]
@@ -134,8 +136,10 @@ def _stamps(events: EventList | EventArray, stamp: str) -> Any:
 
 
 def _latency(whole: np.ndarray[Any, Any], slept: np.ndarray[Any, Any]) -> Latency:
-    parts = vars(Delays.of(whole))
-    return Latency(**parts, wake_up=Delays.of(slept), consumer=Delays.of(whole - slept))
+    parts = vars(Delays.summarize(whole))
+    return Latency(
+        **parts, wake_up=Delays.summarize(slept), consumer=Delays.summarize(whole - slept)
+    )
 
 
 def _bounds(ordered: np.ndarray[Any, Any], share: float) -> Bounds:

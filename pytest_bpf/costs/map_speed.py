@@ -14,28 +14,27 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from pytest_bpf.costs.figure import Figure, Instrument
-from pytest_bpf.costs.instrument import FixedProgram, instrument
-from pytest_bpf.costs.intervals import figure_of
-from pytest_bpf.costs.reference import Reference
-from pytest_bpf.costs.statistics import statistics
+from pytest_bpf.costs.figures.figure import Figure, Instrument
+from pytest_bpf.costs.figures.intervals import figure_of
+from pytest_bpf.costs.instruments.instrument import FixedProgram, instrument
+from pytest_bpf.costs.instruments.reference import Reference
 from pytest_bpf.errors import BpfError
-from pytest_bpf.kernel import assembly, elements
+from pytest_bpf.errors.arguments import checked
+from pytest_bpf.kernel.maps import elements
+from pytest_bpf.kernel.programs import assembly
+from pytest_bpf.kernel.programs.run_time_stats import statistics
+from pytest_bpf.kinds.flags import MapFlags
+from pytest_bpf.kinds.maps import TIMED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_bpf.objects import Map
 
-KINDS = frozenset(
-    {"hash", "array", "percpu_hash", "percpu_array", "lru_hash", "lru_percpu_hash", "lpm_trie"}
-)
-"""The types whose keys programs look up and update by the helpers for that."""
-
-REPEATED = 16
+REPEATS = 16
 """Look-ups in a run of the program."""
 
-COPIED = 10_000
+MOST_KEYS = 10_000
 """Keys that are copied at most."""
 
 KEY, VALUE, NUMBER = 6, 7, -8
@@ -55,106 +54,103 @@ class MapSpeed:
         return self.lookup, self.update
 
 
-def map_speed(of: Map, *, batches: int = 30) -> MapSpeed:
+@checked
+def map_speed(bpf_map: Map, *, batches: int = 30) -> MapSpeed:
     """Measure how long a look-up and an update of a map take; it is not changed by that.
 
     Types that are not looked up by key have figures that say so. Raises `UnavailableError` where
     the kernel has no statistics, or should count exactly and does not.
     """
     if batches < 1:
-        raise BpfError(f"measuring map {of.name!r} takes one batch at least: {batches=}")
-    if of.type not in KINDS:
-        return _missing(of, f"a {of.type} has no keys that a program looks up")
+        raise BpfError(f"measuring map {bpf_map.name!r} takes one batch at least: {batches=}")
+    if bpf_map.type not in TIMED:
+        return _missing(bpf_map, f"a {bpf_map.type} has no keys that a program looks up")
     try:
-        with statistics(), _copy(of) as (copied, material):
-            return _measured(of, copied, material, batches)
+        with statistics(), _copy(bpf_map) as (copy, material):
+            return _measure(bpf_map, copy, material, batches)
     except OSError as error:
-        return _missing(of, f"the kernel refuses a copy of it: {error.strerror}")
+        return _missing(bpf_map, f"the kernel refuses a copy of it: {error.strerror}")
 
 
-def _measured(of: Map, copied: int, material: int, batches: int) -> MapSpeed:
-    start = _start(material, _rounded(of.key_size))
-    found: dict[str, list[float]] = {"lookup": [], "update": []}
+def _measure(bpf_map: Map, copy: int, material: int, batches: int) -> MapSpeed:
+    start = _start(material, _rounded(bpf_map.key_size))
+    times: dict[str, list[float]] = {"lookup": [], "update": []}
     reference = []
     with ExitStack() as stack:
 
         def program(*calls: bytes) -> FixedProgram:
             return stack.enter_context(FixedProgram(start + b"".join(calls) + assembly.RETURN_0))
 
-        beside = stack.enter_context(Reference())
-        without, looking = program(), program(_looking(copied) * REPEATED)
-        programs = {"lookup": looking}
-        if not of.flags & READ_ONLY:
-            programs["update"] = program(_updating(copied) * REPEATED)
+        reference_program = stack.enter_context(Reference())
+        without, lookups = program(), program(_look_up(copy) * REPEATS)
+        programs = {"lookup": lookups}
+        if not bpf_map.flags & MapFlags.RDONLY_PROG:
+            programs["update"] = program(_update(copy) * REPEATS)
         for each in (without, *programs.values()):
             each.per_run()
-        beside.wait_until_undisturbed()
+        reference_program.wait_until_quiet()
         for _ in range(batches):
             base = without.per_run()
             for name, each in programs.items():
-                found[name].append((each.per_run() - base) / REPEATED)
-            reference.append(beside.per_run())
+                times[name].append((each.per_run() - base) / REPEATS)
+            reference.append(reference_program.per_run())
     exact = instrument().exact
     how: Instrument = "exact" if exact else "clock"
 
     def figure(name: str) -> Figure:
         metric = f"{name}_instructions" if exact else name
-        if not found[name]:
+        if not times[name]:
             why = "programs may only read this map (BPF_F_RDONLY_PROG)"
-            return Figure.missing(metric, f"map {of.name}", why, how)
+            return Figure.missing(metric, f"map {bpf_map.name}", why, how)
         read = () if exact else reference
-        return figure_of(metric, f"map {of.name}", found[name], how, read)
+        return figure_of(metric, f"map {bpf_map.name}", times[name], how, read)
 
-    return MapSpeed(of.name, figure("lookup"), figure("update"))
-
-
-READ_ONLY = 1 << 7
-"""``BPF_F_RDONLY_PROG``."""
+    return MapSpeed(bpf_map.name, figure("lookup"), figure("update"))
 
 
 def _start(material: int, value_at: int) -> bytes:
     """Point to the key and the value, which the one entry of ``material`` has."""
-    found = assembly.copy(KEY, 0) + assembly.copy(VALUE, 0) + assembly.add(VALUE, value_at)
+    pointers = assembly.copy(KEY, 0) + assembly.copy(VALUE, 0) + assembly.add(VALUE, value_at)
     return (
         assembly.store(NUMBER, 0)
         + assembly.load_map(1, material)
         + assembly.stack(2, NUMBER)
         + assembly.call(assembly.LOOKUP)
         + assembly.otherwise(0, assembly.RETURN_0)
-        + found
+        + pointers
     )
 
 
-def _looking(copied: int) -> bytes:
-    return assembly.load_map(1, copied) + assembly.copy(2, KEY) + assembly.call(assembly.LOOKUP)
+def _look_up(copy: int) -> bytes:
+    return assembly.load_map(1, copy) + assembly.copy(2, KEY) + assembly.call(assembly.LOOKUP)
 
 
-def _updating(copied: int) -> bytes:
+def _update(copy: int) -> bytes:
     arguments = assembly.copy(2, KEY) + assembly.copy(3, VALUE) + assembly.move(4, elements.ANY)
-    return assembly.load_map(1, copied) + arguments + assembly.call(assembly.UPDATE)
+    return assembly.load_map(1, copy) + arguments + assembly.call(assembly.UPDATE)
 
 
 @contextmanager
-def _copy(of: Map) -> Iterator[tuple[int, int]]:
+def _copy(bpf_map: Map) -> Iterator[tuple[int, int]]:
     """Yield the descriptors of a copy of a map, and of an array with one of its keys and values."""
     with ExitStack() as stack:
-        sizes = (of.key_size, of.value_size, of.max_entries)
-        copied = elements.create(of.type, *sizes, of.flags & COPIED_FLAGS)
-        stack.callback(os.close, copied)
-        present = list(islice(of.raw_items(), COPIED)) or [
-            (bytes(of.key_size), bytes(of.layout.stride))
+        sizes = (bpf_map.key_size, bpf_map.value_size, bpf_map.max_entries)
+        copy = elements.create(bpf_map.type, *sizes, bpf_map.flags & COPY_FLAGS)
+        stack.callback(os.close, copy)
+        present = list(islice(bpf_map.raw_items(), MOST_KEYS)) or [
+            (bytes(bpf_map.key_size), bytes(bpf_map.layout.stride))
         ]
         for key, value in present:
-            elements.update(copied, key, value)
-        key, value = present[0][0], present[0][1][: of.value_size]
+            elements.update(copy, key, value)
+        key, value = present[0][0], present[0][1][: bpf_map.value_size]
         content = key.ljust(_rounded(len(key)), b"\0") + value
         material = elements.create("array", 4, len(content), 1)
         stack.callback(os.close, material)
         elements.update(material, bytes(4), content)
-        yield copied, material
+        yield copy, material
 
 
-COPIED_FLAGS = ~(1 << 10)
+COPY_FLAGS = ~MapFlags.MMAPABLE
 """All flags but ``BPF_F_MMAPABLE``, which costs whole pages and no time."""
 
 
@@ -162,10 +158,10 @@ def _rounded(size: int) -> int:
     return (size + 7) // 8 * 8
 
 
-def _missing(of: Map, why_not: str) -> MapSpeed:
-    subject = f"map {of.name}"
+def _missing(bpf_map: Map, why_not: str) -> MapSpeed:
+    subject = f"map {bpf_map.name}"
     return MapSpeed(
-        of.name,
+        bpf_map.name,
         Figure.missing("lookup", subject, why_not, "clock"),
         Figure.missing("update", subject, why_not, "clock"),
     )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_bpf.costs.dispatcher import in_dispatcher
-from pytest_bpf.costs.figure import NEVER_RAN, Figure, Instrument
-from pytest_bpf.costs.intervals import figure_of
-from pytest_bpf.costs.meter import Meter
+from pytest_bpf.costs.figures.figure import NEVER_RAN, Figure, Instrument
+from pytest_bpf.costs.figures.intervals import figure_of
+from pytest_bpf.costs.instruments.dispatcher import in_dispatcher
+from pytest_bpf.costs.instruments.meter import Meter
 from pytest_bpf.errors import BpfError
+from pytest_bpf.errors.arguments import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ class Measure(Protocol):
         """Measure one run of ``program``."""
 
 
+@checked
 def measure(program: Program, drive: Callable[[], object], *, batches: int = 30) -> RunCost:
     """Measure one run of ``program``, which ``drive`` makes run some times, the same each call.
 
@@ -70,7 +72,7 @@ def measure(program: Program, drive: Callable[[], object], *, batches: int = 30)
         raise BpfError(f"measuring program {program.name!r} takes one batch at least: {batches=}")
     with in_dispatcher([program]), Meter({program.name: program}) as meter:
         drive()
-        meter.begin_undisturbed()
+        meter.begin_when_quiet()
         for number in range(1, batches + 1):
             drive()
             meter.end()

@@ -20,19 +20,21 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_bpf.costs.consumer import Consumer
-from pytest_bpf.costs.figure import Figure, Instrument
-from pytest_bpf.costs.instrument import instrument
-from pytest_bpf.costs.intervals import CONFIDENCE, rank_interval
+from pytest_bpf.costs.figures.figure import Figure, Instrument
+from pytest_bpf.costs.figures.intervals import CONFIDENCE, rank_interval
+from pytest_bpf.costs.instruments.consumer import Consumer
+from pytest_bpf.costs.instruments.instrument import instrument
 from pytest_bpf.errors import BpfError, LoadError, UnavailableError
-from pytest_bpf.kernel.exact import is_exact
+from pytest_bpf.errors.arguments import checked
+from pytest_bpf.kernel.programs.run_time_stats import paused
+from pytest_bpf.kernel.sys.exact import is_exact
 from pytest_bpf.objects import Object, Program
-from pytest_bpf.objects.assembled import empty_program
+from pytest_bpf.objects.loading.empty_program import empty_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_bpf.costs.consumer import Consuming
+    from pytest_bpf.costs.instruments.consumer import Consuming
 
 LOOKS = (12, 24, 48, 96)
 """Rounds after which it may stop; when the time is up it looks once more, for the last time."""
@@ -48,7 +50,7 @@ STATES = DETACHED, EMPTY, ATTACHED = "detached", "empty", "attached"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share, 0.02 is 2 %, and between what it lies with 95 % confidence.
+    """A share (0.02 is 2 %) with its 95 % confidence interval.
 
     Both bounds are infinite when there were too few rounds to tell.
     """
@@ -80,8 +82,9 @@ class Overhead:
     what the program adds to that; ``consumer`` the CPU time of the consuming process, None without
     one (on another CPU it slows nothing down). ``seconds`` is the workload's time, detached.
 
-    ``sure`` says whether the interval of ``slow_down`` got as narrow as was asked, or decided about
-    the limit; when not, the interval is still right, and too wide. ``rounds`` is how many it took.
+    ``sure`` says whether the interval of ``slow_down`` became as narrow as was asked, or decided
+    about the limit; if not, the interval is right, but too wide. ``rounds`` is the number of
+    rounds.
     """
 
     slow_down: Estimate
@@ -101,7 +104,9 @@ class Overhead:
             "overhead_program": self.program,
             "overhead_consumer": self.consumer,
         }
-        return tuple(of.figure(name, self.instrument) for name, of in parts.items() if of)
+        return tuple(
+            estimate.figure(name, self.instrument) for name, estimate in parts.items() if estimate
+        )
 
     def __str__(self) -> str:
         parts = [f"overhead {self.slow_down}: hook {self.hook}", f"program {self.program}"]
@@ -115,7 +120,7 @@ class MeasureOverhead(Protocol):
 
     def __call__(
         self,
-        what: Program | Object,
+        programs: Program | Object,
         workload: Callable[[], object],
         target: Any = None,
         *,
@@ -126,11 +131,12 @@ class MeasureOverhead(Protocol):
         seed: int = 1,
         **options: Any,
     ) -> Overhead:
-        """Measure how much slower ``workload`` is with ``what`` attached."""
+        """Measure how much slower ``workload`` is with ``programs`` attached."""
 
 
+@checked
 def overhead(
-    what: Program | Object,
+    programs: Program | Object,
     workload: Callable[[], object],
     target: Any = None,
     *,
@@ -141,10 +147,11 @@ def overhead(
     seed: int = 1,
     **options: Any,
 ) -> Overhead:
-    """Measure how much slower ``workload`` is with ``what`` attached than without.
+    """Measure how much slower ``workload`` is with ``programs`` attached than without.
 
-    ``what`` is a program, attached to ``target`` with ``options`` as `Program.attach` takes them,
-    or an object, all of whose programs are attached that say where. It must not be attached.
+    ``programs`` is one program, or an object. A program is attached to ``target`` with ``options``,
+    as `Program.attach` takes them. Of an object, every program is attached whose section says
+    where. Nothing of it may be attached before.
 
     It stops when the interval of the slow-down reaches no further than ``precision``, as a share of
     the workload's time with it, to either side; or, with ``limit``, when it lies on one side of
@@ -157,23 +164,25 @@ def overhead(
         raise BpfError(f"precision and seconds must be above 0: {precision=}, {seconds=}")
     if is_exact():
         instrument()  # refuses where time does not count
-    spent = Consumer.of(consumer).cpu_seconds if consumer is not None else None
-    programs = _programs(what)
-    with ExitStack() as stack:
-        empties = [stack.enter_context(_empty(program)) for program in programs]
-        attached = {DETACHED: [], EMPTY: empties, ATTACHED: programs}
-        rounds = _Rounds(attached, workload, target, options, spent)
+    cpu_seconds = Consumer.find(consumer).cpu_seconds if consumer is not None else None
+    attachable = _attachable(programs)
+    with paused(), ExitStack() as stack:
+        empties = [stack.enter_context(_empty(program)) for program in attachable]
+        programs_by_state = {DETACHED: [], EMPTY: empties, ATTACHED: attachable}
+        rounds = _Rounds(programs_by_state, workload, target, options, cpu_seconds)
         chance = random.Random(seed)  # noqa: S311 (an order, no secret)
         return rounds.until_sure(precision, limit, time.monotonic() + seconds, chance)
 
 
-def _programs(what: Program | Object) -> list[Program]:
-    if isinstance(what, Program):
-        return [what]
-    found = [program for program in what.programs.values() if program.auto_attachable]
-    if not found:
-        raise BpfError(f"{what.path.name}: no program's section says where to attach it; pass one")
-    return found
+def _attachable(programs: Program | Object) -> list[Program]:
+    if isinstance(programs, Program):
+        return [programs]
+    attachable = [program for program in programs.programs.values() if program.auto_attachable]
+    if not attachable:
+        raise BpfError(
+            f"{programs.path.name}: no program's section says where to attach it; pass one"
+        )
+    return attachable
 
 
 @contextmanager
@@ -193,14 +202,16 @@ def _empty(like: Program) -> Iterator[Program]:
 class _Rounds:
     """The rounds so far: seconds of the workload by state, and of the consumer's CPU in it."""
 
-    attached: dict[str, list[Program]]
+    programs_by_state: dict[str, list[Program]]
     workload: Callable[[], object]
     target: Any
     options: dict[str, Any]
-    spent: Callable[[], float] | None
+    cpu_seconds: Callable[[], float] | None
     calls: int = 1
     times: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STATES})
-    consumed: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STATES})
+    consumer_seconds: dict[str, list[float]] = field(
+        default_factory=lambda: {name: [] for name in STATES}
+    )
 
     def until_sure(
         self, precision: float, limit: float | None, end: float, chance: random.Random
@@ -211,11 +222,11 @@ class _Rounds:
         with ExitStack() as now:
             standing = DETACHED
             while True:
-                order = order[::-1] if order and len(self.times[DETACHED]) % 2 else _drawn(chance)
+                order = order[::-1] if order and len(self.times[DETACHED]) % 2 else _shuffle(chance)
                 for state in order:
                     if state != standing:
                         now.close()
-                        for program in self.attached[state]:
+                        for program in self.programs_by_state[state]:
                             link = program.attach(self.target, **self.options)
                             now.callback(link.detach)
                         standing = state
@@ -223,46 +234,57 @@ class _Rounds:
                     self._visit(state)
                 late = time.monotonic() >= end
                 if late or len(self.times[DETACHED]) in LOOKS:
-                    found = self._estimate(precision, limit)
-                    if found.sure or late or found.rounds == LOOKS[-1]:
-                        return found
+                    result = self._estimate(precision, limit)
+                    if result.sure or late or result.rounds == LOOKS[-1]:
+                        return result
 
     def _how_often(self) -> int:
         """Return how often to repeat the workload in a visit, by its time when it is warm."""
         self.workload()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         self.workload()
-        once = max(time.perf_counter() - begun, 1e-9)
+        once = max(time.perf_counter() - start, 1e-9)
         return min(MOST_CALLS, max(1, round(VISIT / once)))
 
     def _visit(self, state: str) -> None:
-        before = self.spent() if self.spent else 0.0
+        before = self.cpu_seconds() if self.cpu_seconds else 0.0
         calls = []
         for _ in range(self.calls):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self.workload()
-            calls.append(time.perf_counter() - begun)
-        after = self.spent() if self.spent else 0.0
+            calls.append(time.perf_counter() - start)
+        after = self.cpu_seconds() if self.cpu_seconds else 0.0
         self.times[state].append(median(calls))
-        self.consumed[state].append((after - before) / self.calls)
+        self.consumer_seconds[state].append((after - before) / self.calls)
 
     def _estimate(self, precision: float, limit: float | None) -> Overhead:
         bare, empty, full = (self.times[state] for state in STATES)
-        consumed = None
-        if self.spent:
-            more = zip(self.consumed[ATTACHED], self.consumed[DETACHED], bare, strict=True)
-            consumed = _interval([(mine - without) / base for mine, without, base in more])
-        slow_down = _interval([mine / base - 1 for mine, base in zip(full, bare, strict=True)])
+        consumer = None
+        if self.cpu_seconds:
+            more = zip(
+                self.consumer_seconds[ATTACHED], self.consumer_seconds[DETACHED], bare, strict=True
+            )
+            consumer = _interval(
+                [(with_program - without) / base for with_program, without, base in more]
+            )
+        slow_down = _interval(
+            [with_program / base - 1 for with_program, base in zip(full, bare, strict=True)]
+        )
         narrow = (slow_down.upper - slow_down.lower) / 2 <= precision * (1 + slow_down.value)
         if limit is not None:
             narrow = not slow_down.lower <= limit <= slow_down.upper
         return Overhead(
             slow_down=slow_down,
-            hook=_interval([mine / base - 1 for mine, base in zip(empty, bare, strict=True)]),
-            program=_interval(
-                [(mine - e) / base for mine, e, base in zip(full, empty, bare, strict=True)]
+            hook=_interval(
+                [with_program / base - 1 for with_program, base in zip(empty, bare, strict=True)]
             ),
-            consumer=consumed,
+            program=_interval(
+                [
+                    (with_program - e) / base
+                    for with_program, e, base in zip(full, empty, bare, strict=True)
+                ]
+            ),
+            consumer=consumer,
             seconds=median(bare),
             rounds=len(bare),
             sure=narrow and len(bare) >= LOOKS[0],
@@ -270,7 +292,7 @@ class _Rounds:
         )
 
 
-def _drawn(chance: random.Random) -> list[str]:
+def _shuffle(chance: random.Random) -> list[str]:
     return chance.sample(STATES, len(STATES))
 
 

@@ -5,42 +5,43 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol, TypedDict, overload
 
-from pytest_bpf.costs.consumer import Consumer
-from pytest_bpf.costs.dispatcher import in_dispatcher
-from pytest_bpf.costs.figure import Figure, Instrument
-from pytest_bpf.costs.flow import Flow
-from pytest_bpf.costs.intervals import figure_of
-from pytest_bpf.costs.map_memory import map_memory
+from pytest_bpf.costs.figures.figure import Figure, Instrument
+from pytest_bpf.costs.figures.intervals import figure_of
+from pytest_bpf.costs.figures.map_memory import map_memory
+from pytest_bpf.costs.flow import EventFlow
+from pytest_bpf.costs.instruments.consumer import Consumer
+from pytest_bpf.costs.instruments.dispatcher import in_dispatcher
+from pytest_bpf.costs.instruments.meter import Batch, Meter
 from pytest_bpf.costs.map_speed import map_speed
-from pytest_bpf.costs.meter import Batch, Meter
 from pytest_bpf.costs.run import per_run
 from pytest_bpf.costs.workload import Costs, MapCosts, ProgramCosts
-from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.errors import BpfError, NotMeasuredError, UnavailableError
+from pytest_bpf.errors.arguments import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from typing_extensions import Self, Unpack
 
-    from pytest_bpf.costs.consumer import Consuming
-    from pytest_bpf.objects import Map, Object, Program
+    from pytest_bpf.costs.instruments.consumer import Consuming
+    from pytest_bpf.objects import Map, Object, Program, VerifierStats
 
 ROUNDS = 30
 """How often a workload is run, unless it is said."""
 
 
 class Span:
-    """What ``obj`` costs from the beginning of the ``with`` to its end; then `costs` says it.
+    """What ``obj`` costs from the beginning of the ``with`` to its end; `costs` has it afterwards.
 
     ``consumer`` is the process or the thread that consumes the events. ``lost`` names the global
     variable, or by map the variables, in which the programs count the events that found no room:
     the kernel counts none for a ring buffer. ``latency`` names the member, or by map the members,
-    into which the programs put `latency`'s stamp; of the events that are read meanwhile it is
-    measured too. ``speed`` names the maps of which a look-up and an update are to be timed, after
-    the end (`map_speed`).
+    into which the programs put `latency`'s stamp; the latency of the events that are read in the
+    block is measured too. ``speed`` names the maps whose look-up and update are measured after the
+    block (`map_speed`).
 
-    The block is one batch; `batch` ends one within it, and with some of them the times have
-    intervals. Raises `BpfError` for a consumer that does not run, `UnavailableError` where the
+    The block is one batch; `batch` ends a batch inside it, and several batches give the times an
+    interval. Raises `BpfError` for a consumer that does not run, `UnavailableError` where the
     kernel has no statistics, or should count exactly and does not.
     """
 
@@ -54,11 +55,11 @@ class Span:
         speed: Iterable[str] = (),
     ) -> None:
         self._obj = obj
-        self._consumer = Consumer.of(consumer) if consumer is not None else None
-        self._flow = Flow(obj, lost, latency)
+        self._consumer = Consumer.find(consumer) if consumer is not None else None
+        self._flow = EventFlow(obj, lost, latency)
         self._speed = {name: obj.maps[name] for name in speed}
-        spent = self._consumer.cpu_seconds if self._consumer else lambda: 0.0
-        self._meter = Meter(obj.programs, spent)
+        cpu_seconds = self._consumer.cpu_seconds if self._consumer else lambda: 0.0
+        self._meter = Meter(obj.programs, cpu_seconds)
         self._stack = ExitStack()
         self._costs: Costs | None = None
 
@@ -90,17 +91,17 @@ class Span:
             if kind is None:
                 if not self._meter.batches:
                     self.batch()
-                self._costs = self._measured()
+                self._costs = self._result()
 
-    def _measured(self) -> Costs:
+    def _result(self) -> Costs:
         meter, obj = self._meter, self._obj
         seconds = sum(batch.seconds for batch in meter.batches)
         programs = {name: self._program(program) for name, program in obj.programs.items()}
-        maps = {name: self._map(found) for name, found in obj.maps.items()}
-        used = sum(of.memory for of in programs.values())
-        used += sum(of.memory.total for of in maps.values() if of.memory)
-        used += self._consumer.memory() if self._consumer else 0
-        unknown = next((of.why_not for of in maps.values() if of.memory is None), None)
+        maps = {name: self._map(bpf_map) for name, bpf_map in obj.maps.items()}
+        memory = sum(costs.memory for costs in programs.values())
+        memory += sum(costs.memory.total for costs in maps.values() if costs.memory)
+        memory += self._consumer.memory() if self._consumer else 0
+        unknown = next((costs.why_not for costs in maps.values() if costs.memory is None), None)
         return Costs(
             seconds=seconds,
             rounds=len(meter.batches),
@@ -109,48 +110,48 @@ class Span:
             events=self._flow.end(seconds),
             cpu=self._share("", lambda batch: batch.consumer * 1e9 + self._all(batch)),
             memory=(
-                Figure.certain("memory", "", used, "kernel")
+                Figure.certain("memory", "", memory, "kernel")
                 if unknown is None
                 else Figure.missing("memory", "", unknown, "kernel")
             ),
         )
 
     def _program(self, program: Program) -> ProgramCosts:
-        counted = [batch.programs[program.name] for batch in self._meter.batches]
+        runs = [batch.programs[program.name] for batch in self._meter.batches]
         subject = f"prog {program.name}"
         return ProgramCosts(
             program=program.name,
-            run_cnt=sum(each.runs for each in counted),
-            missed=sum(each.missed for each in counted),
+            run_cnt=sum(each.runs for each in runs),
+            missed=sum(each.missed for each in runs),
             per_run=per_run(self._meter, program),
             cpu=self._share(subject, lambda batch: self._time(program, batch)),
             verified_insns=program.verified_insns,
-            verifier=program.verifier,
+            verifier=_verifier(program),
             prog_size_jited=program.prog_size_jited,
             memory=program.memlock + program.prog_size_jited,
         )
 
-    def _map(self, of: Map) -> MapCosts:
-        speed = map_speed(of) if of.name in self._speed else None
+    def _map(self, bpf_map: Map) -> MapCosts:
+        speed = map_speed(bpf_map) if bpf_map.name in self._speed else None
         try:
-            return MapCosts(of.name, map_memory(of), speed=speed)
+            return MapCosts(bpf_map.name, map_memory(bpf_map), speed=speed)
         except UnavailableError as error:
-            return MapCosts(of.name, None, str(error), speed)
+            return MapCosts(bpf_map.name, None, str(error), speed)
 
     def _time(self, program: Program, batch: Batch) -> float:
         """Return the ns that a program ran in a batch, without what measuring adds."""
-        counted = batch.programs[program.name]
+        runs = batch.programs[program.name]
         empty = self._meter.empty_of(program) or 0.0
-        return max(0.0, counted.run_time_ns - counted.runs * empty)
+        return max(0.0, runs.run_time_ns - runs.runs * empty)
 
     def _all(self, batch: Batch) -> float:
         return sum(self._time(program, batch) for program in self._meter.programs.values())
 
-    def _share(self, subject: str, spent: Callable[[Batch], float]) -> Figure:
+    def _share(self, subject: str, cpu_seconds: Callable[[Batch], float]) -> Figure:
         how: Instrument = "exact" if self._meter.instrument.exact else "clock"
-        shares = [spent(batch) / (batch.seconds * 1e9) for batch in self._meter.batches]
-        beside = [] if how == "exact" else [batch.reference for batch in self._meter.batches]
-        return figure_of("cpu", subject, shares, how, beside)
+        shares = [cpu_seconds(batch) / (batch.seconds * 1e9) for batch in self._meter.batches]
+        reference = [] if how == "exact" else [batch.reference for batch in self._meter.batches]
+        return figure_of("cpu", subject, shares, how, reference)
 
 
 class Wishes(TypedDict, total=False):
@@ -178,6 +179,7 @@ def costs_of(
 ) -> Costs: ...
 
 
+@checked
 def costs_of(
     obj: Object,
     workload: Callable[[], object] | None = None,
@@ -199,7 +201,7 @@ def costs_of(
     with in_dispatcher(obj.programs.values()):
         workload()
         with span:
-            span._meter.begin_undisturbed()  # noqa: SLF001 (here the workload is at our disposal)
+            span._meter.begin_when_quiet()  # noqa: SLF001 (here the workload is at our disposal)
             for _ in range(rounds):
                 workload()
                 span.batch()
@@ -223,3 +225,11 @@ class MeasureCosts(Protocol):
         rounds: int = ROUNDS,
         **wishes: Unpack[Wishes],
     ) -> Costs: ...
+
+
+def _verifier(program: Program) -> VerifierStats | None:
+    """Return the verifier's counts, None for a program that another process loaded."""
+    try:
+        return program.verifier
+    except NotMeasuredError:
+        return None

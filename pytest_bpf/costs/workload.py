@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_bpf.costs.figure import Figure
+from pytest_bpf.costs.figures.figure import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from pytest_bpf.costs.figures.map_memory import MapMemory
     from pytest_bpf.costs.latency import Latency
-    from pytest_bpf.costs.map_memory import MapMemory
     from pytest_bpf.costs.map_speed import MapSpeed
     from pytest_bpf.objects import VerifierStats
 
@@ -23,7 +23,8 @@ class ProgramCosts:
     ``run_cnt`` runs were counted and ``missed`` left out by the kernel (``recursion_misses``);
     ``per_run`` is the figure ``run_time`` in ns, in exact mode ``instructions``, less what an
     empty program takes; ``cpu`` the share of one CPU that all runs took. ``memory`` and
-    ``prog_size_jited`` are in bytes; ``verifier`` is what the verifier counted.
+    ``prog_size_jited`` are in bytes; ``verifier`` has the verifier's counts, None
+    for a program that another process loaded.
     """
 
     program: str
@@ -32,7 +33,7 @@ class ProgramCosts:
     per_run: Figure
     cpu: Figure
     verified_insns: int
-    verifier: VerifierStats
+    verifier: VerifierStats | None
     prog_size_jited: int
     memory: int
 
@@ -41,15 +42,20 @@ class ProgramCosts:
         subject = f"prog {self.program}"
         certain = (
             Figure.certain("verified_insns", subject, self.verified_insns, "verifier"),
-            Figure.certain("total_states", subject, self.verifier.total_states, "verifier"),
-            Figure.certain("peak_states", subject, self.verifier.peak_states, "verifier"),
-            Figure.certain("stack_depth", subject, self.verifier.stack_depth, "verifier"),
+            *self._verifier_figures(subject),
             Figure.certain("prog_size_jited", subject, self.prog_size_jited, "kernel"),
             Figure.certain("memory", subject, self.memory, "kernel"),
             Figure.certain("run_cnt", subject, self.run_cnt, "kernel"),
             Figure.certain("missed", subject, self.missed, "kernel"),
         )
         return (*certain, self.per_run, self.cpu)
+
+    def _verifier_figures(self, subject: str) -> Iterator[Figure]:
+        for metric in ("total_states", "peak_states", "stack_depth"):
+            if self.verifier is None:
+                yield Figure.missing(metric, subject, "another process loaded it", "verifier")
+            else:
+                yield Figure.certain(metric, subject, getattr(self.verifier, metric), "verifier")
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class MapCosts:
 
 @dataclass(frozen=True)
 class EventCosts:
-    """What came of the events of one ring or perf buffer in ``seconds``.
+    """What happened to the events of one ring or perf buffer in ``seconds``.
 
     ``generated`` is ``delivered`` and ``lost`` and what is still ``pending``. ``lost``, and so
     ``generated``, is None where nobody counted them, and ``why_not`` says why. ``latency`` is that
@@ -105,18 +111,18 @@ class EventCosts:
     def figures(self) -> tuple[Figure, ...]:
         """Return ``events``, ``loss``, ``events_per_second``, and the latency's, of a map."""
         subject, rate = f"map {self.map}", self.delivered / self.seconds
-        measured = [Figure("events_per_second", subject, rate, None, None, "clock")]
-        measured += self.latency.figures(subject) if self.latency else ()
+        figures = [Figure("events_per_second", subject, rate, None, None, "clock")]
+        figures += self.latency.figures(subject) if self.latency else ()
         if self.generated is None or self.loss is None:
             return (
                 Figure.missing("events", subject, self.why_not, "kernel"),
                 Figure.missing("loss", subject, self.why_not, "kernel"),
-                *measured,
+                *figures,
             )
         return (
             Figure.certain("events", subject, self.generated, "kernel"),
             Figure.certain("loss", subject, self.loss, "kernel"),
-            *measured,
+            *figures,
         )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-EM_BPF = 247
+EM_BPF, STT_FUNC = 247, 2
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86_64", 183: "aarch64", 243: "RISC-V"}
 
 
@@ -83,14 +83,64 @@ def sections(content: bytes) -> dict[str, bytes]:
     return {_string(names, h[0]): _slice(content, h[4], h[5]) for h in headers if h[1] != 8}
 
 
+def undefined_symbols(content: bytes) -> list[str]:
+    """Return the names that an object leaves to the kernel or to libbpf, as declared in it."""
+    return [s.name for s in symbols(content) if s.name and not s.section and not s.local]
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """An ELF symbol: ``section`` is where it lies, ``start`` and ``size`` are bytes there."""
+
+    name: str
+    section: str
+    start: int
+    size: int
+    function: bool
+    local: bool
+
+
+def symbols(content: bytes) -> list[Symbol]:
+    """Return the symbols of an object in order of their indexes."""
+    offset = struct.unpack_from("=Q", content, 40)[0]
+    size, count, names_at = struct.unpack_from("=HHH", content, 58)
+    if size < 64 or names_at >= count:
+        return []
+    headers = [struct.unpack_from("=IIQQQQ", content, offset + i * size) for i in range(count)]
+    names = _slice(content, headers[names_at][4], headers[names_at][5])
+    in_order = dict(enumerate(_string(names, header[0]) for header in headers))
+    parts = sections(content)
+    strings, table = parts.get(".strtab", b""), parts.get(".symtab", b"")
+    return [
+        Symbol(
+            _string(strings, name),
+            in_order.get(index, "*ABS*"),
+            start,
+            length,
+            info & 0xF == STT_FUNC,
+            info >> 4 == 0,
+        )
+        for name, info, _, index, start, length in struct.iter_unpack(
+            "=IBBHQQ", table[: len(table) // 24 * 24]
+        )
+    ]
+
+
+def relocations(content: bytes, section: str) -> dict[int, int]:
+    """Return the index of the symbol that is put in at each offset of a section."""
+    table = sections(content).get(f".rel{section}", b"")
+    pairs = struct.iter_unpack("=QQ", table[: len(table) // 16 * 16])
+    return {offset: info >> 32 for offset, info in pairs}
+
+
 def source_lines(content: bytes) -> Iterator[SourceLine]:
     """Yield the line information of an object (``.BTF.ext``), in order of its instructions.
 
     Nothing is yielded when there is none; the layout is ``struct btf_ext_info_sec`` and
     ``struct bpf_line_info`` of the kernel's ``Documentation/bpf/btf.rst``.
     """
-    found = sections(content)
-    ext, btf = found.get(".BTF.ext", b""), found.get(".BTF", b"")
+    parts = sections(content)
+    ext, btf = parts.get(".BTF.ext", b""), parts.get(".BTF", b"")
     try:
         header, _, _, line_at, line_size = struct.unpack_from("=5I", ext, 4)
         btf_header, _, _, strings_at = struct.unpack_from("=4I", btf, 4)

@@ -10,19 +10,31 @@ from pytest_bpf.errors import UnknownNameError, near_matches
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Named(Mapping[str, T_co]):
-    """A read-only mapping whose missing key is an `UnknownNameError` that lists near matches."""
+class NameMapping(Mapping[str, T_co]):
+    """A read-only mapping whose missing key is an `UnknownNameError` that lists near matches.
 
-    def __init__(self, what: str, where: str, entries: Mapping[str, T_co]) -> None:
-        self._what = what
+    ``unlisted`` has more of them, which are found by name and not iterated.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        where: str,
+        entries: Mapping[str, T_co],
+        unlisted: Mapping[str, T_co] | None = None,
+    ) -> None:
+        self._kind = kind
         self._where = where
         self._entries = entries
+        self._unlisted = unlisted or {}
 
     def __getitem__(self, name: str) -> T_co:
         try:
-            return self._entries[name]
-        except KeyError:
-            raise unknown(self._what, name, self._where, self._entries) from None
+            entries = self._entries if name in self._entries else self._unlisted
+            return entries[name]
+        except (KeyError, TypeError):  # not there, or a list or dict
+            names = {**self._entries, **self._unlisted}
+            raise unknown_name(self._kind, name, self._where, names) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -34,6 +46,8 @@ class Named(Mapping[str, T_co]):
         return f"{{{', '.join(f'{name!r}: {value!r}' for name, value in self.items())}}}"
 
 
-def unknown(what: str, name: object, where: str, known: Mapping[str, object]) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: object, where: str, names: Mapping[str, object]
+) -> UnknownNameError:
     """Return the error for a name that is not there."""
-    return UnknownNameError(f"{where} has no {what} {name!r}{near_matches(str(name), known)}")
+    return UnknownNameError(f"{where} has no {kind} {name!r}{near_matches(str(name), names)}")

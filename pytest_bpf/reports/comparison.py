@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.budgets import results
-from pytest_bpf.budgets.allowed import parse, parse_lines
 from pytest_bpf.budgets.compare import compare_all
 from pytest_bpf.budgets.findings import as_dict
-from pytest_bpf.budgets.quantity import change, shown
+from pytest_bpf.budgets.quantity import format_change, format_value
 from pytest_bpf.budgets.results import Results
-from pytest_bpf.costs.figure import METRICS
+from pytest_bpf.budgets.tolerance import parse, parse_lines
+from pytest_bpf.costs.figures.figure import METRICS
 from pytest_bpf.errors import BpfError
 from pytest_bpf.reports.formats import FORMATS
 from pytest_bpf.reports.veristat import read_veristat, veristat_comparison
@@ -33,46 +33,51 @@ with --strict 1 also for what is inconclusive, new or gone. Files are results or
 pytest-bpf (JSON) or CSV of veristat."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    result = argparse.ArgumentParser(
         prog="pytest-bpf compare",
         description="Compare what two runs measured.",
         epilog=STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
-    parser.add_argument(
+    result.add_argument("before", type=Path)
+    result.add_argument("after", type=Path)
+    result.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="METRIC:CHANGE",
         help="'run_time: 10%%', 'verified_insns: 20'; goes before what the first file allows",
     )
-    parser.add_argument("--all", action="store_true", help="show what did not change too")
-    parser.add_argument("--strict", action="store_true", help="fail for what is not decided too")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write what veristat -C writes")
-    chosen = parser.parse_args(arguments)
+    result.add_argument("--all", action="store_true", help="show what did not change too")
+    result.add_argument("--strict", action="store_true", help="fail for what is not decided too")
+    result.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown")
+    result.add_argument("--csv", type=Path, metavar="FILE", help="write what veristat -C writes")
+    return result
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
+    options = parser().parse_args(arguments)
     try:
-        before, after = read(chosen.before), read(chosen.after)
-        allowed = {**parse(before.allowed), **parse_lines(chosen.allow)}
-        found = compare_all(before.figures, after.figures, allowed)
-        if chosen.markdown:
-            plain = tuple({"test": key.test, **as_dict(f)} for key, f in found.items())
-            FORMATS["markdown"](Results(findings=plain), chosen.markdown)
-        if chosen.csv:
-            results.write_text(chosen.csv, veristat_comparison(before, after))
+        before, after = read(options.before), read(options.after)
+        allowed = {**parse(before.allowed), **parse_lines(options.allow)}
+        findings = compare_all(before.figures, after.figures, allowed)
+        if options.markdown:
+            plain = tuple({"test": key.test, **as_dict(f)} for key, f in findings.items())
+            FORMATS["markdown"](Results(findings=plain), options.markdown)
+        if options.csv:
+            results.write_text(options.csv, veristat_comparison(before, after))
     except BpfError as error:
         print(f"pytest-bpf compare: {error}", file=sys.stderr)  # noqa: T201 (a command)
         return 2
-    print("\n".join(comparison_table(found, everything=chosen.all)))  # noqa: T201
-    verdicts = {finding.verdict for finding in found.values()}
+    print("\n".join(comparison_table(findings, everything=options.all)))  # noqa: T201
+    verdicts = {finding.verdict for finding in findings.values()}
     undecided = bool(verdicts & {"inconclusive", "not measured"}) or any(
-        finding.kind == "new" for finding in found.values()
+        finding.kind == "new" for finding in findings.values()
     )
-    return int("fail" in verdicts or (chosen.strict and undecided))
+    return int("fail" in verdicts or (options.strict and undecided))
 
 
 def read(path: Path) -> Results:
@@ -85,33 +90,33 @@ def read(path: Path) -> Results:
         raise results.ResultFileError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def comparison_table(found: Mapping[Key, Finding], *, everything: bool = False) -> list[str]:
+def comparison_table(findings: Mapping[Key, Finding], *, everything: bool = False) -> list[str]:
     """Return the table, one line a figure that changed, and the counts."""
-    shown_ = {k: f for k, f in found.items() if everything or f.kind != "same" or _moved(f)}
-    rows = [HEADINGS, *(_row(key, finding) for key, finding in shown_.items())]
+    visible = {k: f for k, f in findings.items() if everything or f.kind != "same" or _changed(f)}
+    rows = [HEADINGS, *(_row(key, finding) for key, finding in visible.items())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    counts = Counter(finding.kind for finding in found.values())
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    return [*(lines if shown_ else []), told or "there is nothing to compare"]
+    counts = Counter(finding.kind for finding in findings.values())
+    summary = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return [*(lines if visible else []), summary or "there is nothing to compare"]
 
 
-def _moved(finding: Finding) -> bool:
+def _changed(finding: Finding) -> bool:
     return "->" in finding.summary
 
 
 def _row(key: Key, finding: Finding) -> tuple[str, ...]:
-    said, unit = as_dict(finding), METRICS[key.metric].unit
-    before, after = said.get("before"), said.get("value")
+    fields, unit = as_dict(finding), METRICS[key.metric].unit
+    before, after = fields.get("before"), fields.get("value")
     return (
         finding.kind,
         key.test,
         key.subject,
         key.metric,
-        "-" if before is None else shown(before, unit),
-        "-" if after is None else shown(after, unit),
-        "" if before is None or after is None else change(before, after, unit),
+        "-" if before is None else format_value(before, unit),
+        "-" if after is None else format_value(after, unit),
+        "" if before is None or after is None else format_change(before, after, unit),
     )

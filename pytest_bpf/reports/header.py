@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pytest_bpf
-from pytest_bpf.compile import find
+from importlib.metadata import version
+
+from pytest_bpf.compile import find_compiler
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel import libbpf
-from pytest_bpf.kernel.privilege import privilege
-from pytest_bpf.kernel.running import release
-from pytest_bpf.kernel.vmlinux_h import RUNNING
+from pytest_bpf.kernel.btf.vmlinux_h import RUNNING
+from pytest_bpf.kernel.features.privilege import privilege
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.release import release
 
 
 def header(compiler: str = "") -> str:
@@ -20,7 +21,7 @@ def header(compiler: str = "") -> str:
         with_libbpf = ""
         lacks.append("libbpf")
     try:
-        with_compiler = str(find(compiler or None))
+        with_compiler = str(find_compiler(compiler or None))
     except UnavailableError:
         with_compiler = ""
         lacks.append("a compiler")
@@ -35,4 +36,4 @@ def header(compiler: str = "") -> str:
         with_compiler,
         f"lacks {', '.join(lacks)}" if lacks else "",
     ]
-    return f"bpf: pytest-bpf {pytest_bpf.__version__}, {', '.join(filter(None, has))}"
+    return f"bpf: pytest-bpf {version('pytest-bpf')}, {', '.join(filter(None, has))}"

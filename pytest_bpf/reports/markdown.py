@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.budgets.quantity import change, shown
-from pytest_bpf.claims import Claim
-from pytest_bpf.costs.figure import METRICS
-from pytest_bpf.reports.claims import TITLE, claim_lines, claims_markdown
+from pytest_bpf.budgets.claims import Claim
+from pytest_bpf.budgets.quantity import format_change, format_value
+from pytest_bpf.costs.figures.figure import METRICS
+from pytest_bpf.reports.claim_table import TITLE, claim_lines, claims_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,27 +27,27 @@ LIMITS = ("| | program | metric | figure | limit | test |", "|---|---|---|--:|--
 FIGURES = ("| program | metric | figure | test |", "|---|---|--:|---|")
 
 
-def markdown(found: Results) -> list[str]:
+def markdown(session_results: Results) -> list[str]:
     """Return the lines: the verdict, what is to be looked at, and the rest folded away."""
-    findings = found.findings
+    findings = session_results.findings
     against = [f for f in findings if "before" in f or f["kind"] in ("new", "gone", "required")]
     limits = [f for f in findings if "limit" in f or "target" in f]
     lines = [MARK, f"### eBPF costs: {_verdict(findings)}", ""]
-    for title, headings, mine, row in (
+    for title, headings, group, row in (
         ("Changes", CHANGES, against, _change),
         ("Limits", LIMITS, limits, _limit),
     ):
-        loud = [f for f in mine if f["verdict"] != "pass" or f["kind"] in ("accepted", "better")]
-        quiet = [f for f in mine if f not in loud]
+        loud = [f for f in group if f["verdict"] != "pass" or f["kind"] in ("accepted", "better")]
+        quiet = [f for f in group if f not in loud]
         lines += _table(headings, map(row, loud))
         lines += _folded(f"{title}: {len(quiet)} without complaint", headings, map(row, quiet))
-    if found.claims:
-        claims = claim_lines(map(Claim.from_dict, found.claims))
+    if session_results.claims:
+        claims = claim_lines(map(Claim.from_dict, session_results.claims))
         lines += [*claims_markdown(claims, f"### {TITLE}"), ""]
-    if not findings and not found.claims:
+    if not findings and not session_results.claims:
         rows = [
-            (_code(key.subject), key.metric, _shown(key.metric, figure.value), _code(key.test))
-            for key, figure in sorted(found.figures.items())
+            (_code(key.subject), key.metric, _format(key.metric, figure.value), _code(key.test))
+            for key, figure in sorted(session_results.figures.items())
         ]
         lines += _table(FIGURES, rows)
     return lines
@@ -58,19 +58,25 @@ def _verdict(findings: Sequence[Mapping[str, Any]]) -> str:
     open_ = sum(f["verdict"] in ("inconclusive", "not measured") for f in findings)
     if failed:
         return f"{SIGNS['fail']} {failed} of {len(findings)} figures failed"
-    told = f", {open_} not decided" if open_ else ""
-    return f"{SIGNS['pass']} {len(findings) - open_} figures held{told}" if findings else "measured"
+    suffix = f", {open_} not decided" if open_ else ""
+    return (
+        f"{SIGNS['pass']} {len(findings) - open_} figures held{suffix}" if findings else "measured"
+    )
 
 
 def _change(finding: Mapping[str, Any]) -> tuple[str, ...]:
     metric, before, after = finding["metric"], finding.get("before"), finding.get("value")
-    by = "" if before is None or after is None else change(before, after, METRICS[metric].unit)
+    by = (
+        ""
+        if before is None or after is None
+        else format_change(before, after, METRICS[metric].unit)
+    )
     return (
         SIGNS[finding["verdict"]],
         _code(finding["subject"]),
         metric,
-        "new" if before is None else _shown(metric, before),
-        "gone" if after is None else _shown(metric, after),
+        "new" if before is None else _format(metric, before),
+        "gone" if after is None else _format(metric, after),
         "none" if before == after else by,
         _code(finding["test"]),
     )
@@ -83,14 +89,14 @@ def _limit(finding: Mapping[str, Any]) -> tuple[str, ...]:
         SIGNS[finding["verdict"]],
         _code(finding["subject"]),
         metric,
-        _shown(metric, finding.get("value")) if "value" in finding else finding["summary"],
-        _shown(metric, bound),
+        _format(metric, finding.get("value")) if "value" in finding else finding["summary"],
+        _format(metric, bound),
         _code(finding["test"]),
     )
 
 
-def _shown(metric: str, value: float | None) -> str:
-    return "-" if value is None else shown(value, METRICS[metric].unit)
+def _format(metric: str, value: float | None) -> str:
+    return "-" if value is None else format_value(value, METRICS[metric].unit)
 
 
 def _code(text: str) -> str:

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-SHOWN = 40
+MOST_TESTS = 40
 """How many tests a table shows one by one; with more it shows files."""
 
 ORDER = ("error", "failed", "xpassed", "passed", "xfailed", "skipped")
@@ -18,7 +18,7 @@ NOT_RUN = frozenset({"skipped"})
 
 
 def matrix_table(
-    outcomes: Mapping[tuple[str, str], str], kernels: Sequence[str], *, tests: int = SHOWN
+    outcomes: Mapping[tuple[str, str], str], kernels: Sequence[str], *, tests: int = MOST_TESTS
 ) -> list[str]:
     """Return the lines of a table, tests against kernels, the totals last.
 
@@ -40,6 +40,38 @@ def nowhere(outcomes: Mapping[tuple[str, str], str]) -> list[str]:
     """Return the tests that ran on no kernel: skipped on each."""
     ran = {test for (test, _), outcome in outcomes.items() if outcome not in NOT_RUN}
     return [test for test in dict.fromkeys(test for test, _ in outcomes) if test not in ran]
+
+
+def verifier_table(
+    insns: Mapping[tuple[str, str], Collection[int]], kernels: Sequence[str]
+) -> list[str]:
+    """Return the lines of a table: instructions that each kernel's verifier processed, by program.
+
+    ``insns`` are by program and kernel; several are shown as a range, none as "-".
+    """
+    rows = [("", *kernels)]
+    for program in sorted({program for program, _ in insns}):
+        figures = (sorted(insns.get((program, kernel), ())) for kernel in kernels)
+        rows.append((program, *map(_range, figures)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))) for row in rows
+    ]
+
+
+def skip_reasons(reasons: Mapping[str, str]) -> list[str]:
+    """Return why a test was skipped on each kernel, a line for each reason with its kernels."""
+    kernels: dict[str, list[str]] = {}
+    for kernel, reason in reasons.items():
+        kernels.setdefault(reason, []).append(kernel)
+    return [f"{', '.join(names)}: {reason}" for reason, names in kernels.items()]
+
+
+def _range(figures: Sequence[int]) -> str:
+    if not figures:
+        return "-"
+    low, high = f"{figures[0]:,}", f"{figures[-1]:,}"
+    return low if low == high else f"{low}-{high}"
 
 
 def _cell(outcomes: Mapping[tuple[str, str], str], tests: Sequence[str], kernel: str) -> str:

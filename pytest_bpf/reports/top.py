@@ -4,33 +4,54 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
+from collections import deque
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.costs.activity import Activity, Look, between, look
-from pytest_bpf.costs.statistics import statistics
+from pytest_bpf.costs.instruments.activity import (
+    Activity,
+    Look,
+    between,
+    look,
+    with_attach_points,
+)
 from pytest_bpf.errors import UnavailableError
+from pytest_bpf.kernel.programs.run_time_stats import statistics
+from pytest_bpf.kernel.sys.descriptors import objects_open_in
+from pytest_bpf.reports.top_keys import View, keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Group
     from rich.table import Table
 
 EXAMPLES = """\
-pytest-bpf top                         refresh every second, until Ctrl-C
+pytest-bpf top                         refresh every second, until q or Ctrl-C
 pytest-bpf top --once --json           one look of a second, for a script
 pytest-bpf top --name count --sort memory
+pytest-bpf top --type xdp --pid 1234   of one type, of what a process holds open
+pytest-bpf top --attached eth0         what is attached to an interface
 """
 
-SORTS = ("cpu", "runs", "memory", "id")
+SORTS = ("cpu", "runs", "ns", "memory", "name", "id")
+
+BUSY, HOT = 0.01, 0.1
+"""Shares of a CPU from which on a program is yellow, and red."""
+
+LOOKS = 20
+"""Looks of which the live table has a small history."""
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+"""The heights of a history."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; the status is 1, with a sentence, when it cannot see anything."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     once = options.once or options.json or not sys.stdout.isatty()
     try:
         if not options.json:
@@ -39,7 +60,10 @@ def main(arguments: Sequence[str]) -> int:
             before = look()
             if once:
                 time.sleep(options.interval)
-                _print(_chosen(between(before, look()), options), as_json=options.json)
+                _print(
+                    _filter(_between(before, look()), options, View(options.sort)),
+                    as_json=options.json,
+                )
             else:
                 _live(before, options)
     except UnavailableError as error:
@@ -50,19 +74,41 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def tables(activity: Activity, rows: int | None = None) -> Group:
-    """Return the tables of programs and of maps, each with at most so many rows."""
+def tables(
+    activity: Activity,
+    rows: int | None = None,
+    history: Mapping[int, Sequence[float]] | None = None,
+) -> Group:
+    """Return the tables of programs and of maps, each with at most so many rows.
+
+    ``history`` are the shares of a CPU of earlier looks, by the ids of programs.
+    """
     from rich.console import Group  # noqa: PLC0415 (an extra of its own)
 
-    return Group(_program_table(activity, rows), _map_table(activity, rows))
+    return Group(_program_table(activity, rows, history or {}), _map_table(activity, rows))
 
 
-def _program_table(activity: Activity, rows: int | None) -> Table:
+def sparkline(values: Sequence[float]) -> str:
+    """Return values as blocks, the greatest the highest.
+
+    >>> sparkline([0, 1, 2, 4]), sparkline([0, 0]), sparkline([])
+    (' ▂▄█', '  ', '')
+    """
+    most = max(values, default=0.0)
+    return "".join(BLOCKS[round(8 * value / most) if most else 0] for value in values)
+
+
+def _program_table(
+    activity: Activity, rows: int | None, history: Mapping[int, Sequence[float]]
+) -> Table:
     table = _table(
         f"programs: {len(activity.programs)}, {activity.cpu:.2%} of one CPU",
         ("id", "program", "type"),
         ("runs/s", "ns/run", "CPU", "memory", "machine code"),
     )
+    table.add_column("attached to", no_wrap=True, overflow="ellipsis")
+    if history:
+        table.add_column("CPU, last looks", no_wrap=True)
     for program in activity.programs[:rows]:
         table.add_row(
             str(program.id),
@@ -73,8 +119,22 @@ def _program_table(activity: Activity, rows: int | None) -> Table:
             f"{program.cpu:.2%}",
             _bytes(program.memory),
             _bytes(program.machine_code),
+            _places(program.attached),
+            *([sparkline(list(history.get(program.id, ())))] if history else []),
+            style="red" if program.cpu >= HOT else "yellow" if program.cpu >= BUSY else None,
         )
     return table
+
+
+def _places(attached: Sequence[str]) -> str:
+    """Return the first place, and how many more there are.
+
+    >>> _places(["veth0 xdp", "veth1 xdp", "lo xdp"])
+    'veth0 xdp, +2'
+    """
+    if not attached:
+        return "-"
+    return attached[0] + (f", +{len(attached) - 1}" if len(attached) > 1 else "")
 
 
 def _map_table(activity: Activity, rows: int | None) -> Table:
@@ -112,35 +172,72 @@ def _print(activity: Activity, *, as_json: bool) -> None:
 
 
 def _live(before: Look, options: argparse.Namespace) -> None:
-    """Refresh a full screen until Ctrl-C."""
-    from rich.console import Console  # noqa: PLC0415 (an extra of its own)
+    """Refresh a full screen until ``q`` or Ctrl-C."""
+    from rich.console import Console, Group  # noqa: PLC0415 (an extra of its own)
     from rich.live import Live  # noqa: PLC0415
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the terminal is put back
     console = Console()
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            time.sleep(options.interval)
+    history: dict[int, deque[float]] = {}
+    view, activity = View(options.sort), Activity(0.0, (), ())
+    with keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
+
+        def show() -> None:
+            room = max(2, (console.height - 7) // 2)
+            shown = _filter(activity, options, view)
+            live.update(Group(tables(shown, room, history), view.footer), refresh=True)
+
+        while not view.ended:
+            for key in pressed(options.interval):
+                view = view.press(key)
+                if view.ended:
+                    return
+                show()
             after = look()
-            room = max(2, (console.height - 6) // 2)
-            activity = _chosen(between(before, after), options)
-            live.update(tables(activity, room), refresh=True)
+            activity = _between(before, after)
+            for program in activity.programs:
+                history.setdefault(program.id, deque(maxlen=LOOKS)).append(program.cpu)
+            show()
             before = after
 
 
-def _chosen(activity: Activity, options: argparse.Namespace) -> Activity:
+def _between(before: Look, after: Look) -> Activity:
+    return with_attach_points(between(before, after))
+
+
+def _filter(activity: Activity, options: argparse.Namespace, view: View) -> Activity:
     """Return what the user wants to see of it, in the order wanted."""
-    keys: dict[str, Any] = {
+    orders: dict[str, Any] = {
         "cpu": lambda program: -program.cpu,
         "runs": lambda program: -program.runs,
-        "memory": lambda program: -program.memory,
-        "id": lambda program: program.id,
+        "ns": lambda program: -program.ns_per_run,
+        "name": lambda one: one.name,
+        "memory": lambda one: -one.memory,
+        "id": lambda one: one.id,
     }
-    wanted = [p for p in activity.programs if options.name in p.name]
-    return Activity(
-        activity.seconds,
-        tuple(sorted(wanted, key=keys[options.sort])),
-        tuple(one for one in activity.maps if options.name in one.name),
-    )
+    owned = None if options.pid is None else _owned_by(options.pid)
+
+    def wanted(kind: str, one: Any) -> bool:
+        named = options.name in one.name and options.type in {"", one.type}
+        if options.attached:
+            named &= any(options.attached in place for place in getattr(one, "attached", ()))
+        return named and view.shows(one) and (owned is None or (kind, one.id) in owned)
+
+    programs = [one for one in activity.programs if wanted("program", one)]
+    maps = [one for one in activity.maps if wanted("map", one)]
+    if view.sort in {"name", "id"}:  # else they stand by their memory
+        maps.sort(key=orders[view.sort])
+    return Activity(activity.seconds, tuple(sorted(programs, key=orders[view.sort])), tuple(maps))
+
+
+def _owned_by(pid: int) -> set[tuple[str, int]]:
+    """Return what a process holds open; raises `UnavailableError` for one of somebody else."""
+    try:
+        return objects_open_in(pid)
+    except PermissionError:
+        raise UnavailableError(
+            f"--pid {pid}: that process is somebody else's; run as root"
+        ) from None
 
 
 def _need_rich() -> None:
@@ -167,20 +264,27 @@ def _bytes(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    result = argparse.ArgumentParser(
         prog="pytest-bpf top",
         description="Show what the BPF programs and maps of this machine do and take. The kernel's "
         "statistics are on while it runs, and off again after.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--once", action="store_true", help="one table, as without a terminal")
-    parser.add_argument("--json", action="store_true", help="one look as JSON")
-    parser.add_argument("--interval", type=_seconds, default=1.0, help="seconds between two looks")
-    parser.add_argument("--name", default="", help="only programs and maps with this in their name")
-    parser.add_argument("--sort", choices=SORTS, default="cpu", help="the order of the programs")
-    return parser
+    result.add_argument("--once", action="store_true", help="one table, as without a terminal")
+    result.add_argument("--json", action="store_true", help="one look as JSON")
+    result.add_argument("--interval", type=_seconds, default=1.0, help="seconds between two looks")
+    result.add_argument("--name", default="", help="only programs and maps with this in their name")
+    result.add_argument("--type", default="", help="only those of this type: xdp, hash")
+    result.add_argument(
+        "--attached", default="", metavar="TEXT",
+        help="only programs that are attached to a place with this in it: eth0, tcx, do_nanosleep",
+    )  # fmt: skip
+    result.add_argument("--pid", type=int, help="only those that this process holds open")
+    result.add_argument("--sort", choices=SORTS, default="cpu", help="the order of the programs")
+    return result
 
 
 def _seconds(text: str) -> float:

@@ -16,7 +16,7 @@ def without_our_frames(traceback: TracebackType | None) -> TracebackType | None:
         traceback = traceback.tb_next
     while len(frames) > 1 and frames[-1].tb_frame.f_code.co_filename.startswith(PACKAGE):
         frames.pop()
-    kept: TracebackType | None = None
+    trimmed: TracebackType | None = None
     for frame in reversed(frames):
-        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return kept
+        trimmed = TracebackType(trimmed, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return trimmed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.budgets.environment import Environment
 from pytest_bpf.budgets.results import Key, ResultFileError, Results
-from pytest_bpf.costs.figure import Figure, Instrument
+from pytest_bpf.costs.figures.figure import Figure, Instrument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,42 +22,42 @@ COLUMNS: Mapping[str, tuple[str, Instrument]] = {
 }
 """veristat's columns that are metrics here; its others are read over."""
 
-WRITTEN = ("total_insns", "total_states", "peak_states")
+COMMON_COLUMNS = ("total_insns", "total_states", "peak_states")
 """Those that every version of veristat reads."""
 
 
-def veristat(found: Results) -> str:
+def veristat(session_results: Results) -> str:
     """Return the CSV, one line for each object and program, each once.
 
     What the same program reads in several tests is the same; of a program that does differ, by
     its globals or the kernel, the dearest is written.
     """
-    lines = [",".join(("file_name", "prog_name", "verdict", *WRITTEN))]
-    for (source, program), row in sorted(_by_program(found).items()):
-        figures = (str(int(row.get(column, 0))) for column in WRITTEN)
+    lines = [",".join(("file_name", "prog_name", "verdict", *COMMON_COLUMNS))]
+    for (source, program), row in sorted(_by_program(session_results).items()):
+        figures = (str(int(row.get(column, 0))) for column in COMMON_COLUMNS)
         lines.append(",".join((source, program, "success", *figures)))
     return "\n".join([*lines, ""])
 
 
-def _by_program(found: Results) -> dict[tuple[str, str], dict[str, float]]:
+def _by_program(session_results: Results) -> dict[tuple[str, str], dict[str, float]]:
     rows: dict[tuple[str, str], dict[str, float]] = {}
-    for key, figure in found.figures.items():
+    for key, figure in session_results.figures.items():
         kind, _, name = key.subject.partition(" ")
-        columns = [c for c in WRITTEN if COLUMNS[c][0] == key.metric]
+        columns = [c for c in COMMON_COLUMNS if COLUMNS[c][0] == key.metric]
         if kind != "prog" or not columns or figure.value is None:
             continue
-        source = found.sources.get((key.test, key.subject), key.test)
+        source = session_results.sources.get((key.test, key.subject), key.test)
         row = rows.setdefault((_plain(source), _plain(name.rpartition(":")[2])), {})
         row[columns[0]] = max(figure.value, row.get(columns[0], 0))
     return rows
 
 
-def read_veristat(written: str, path: str = "") -> Results:
+def read_veristat(text: str, path: str = "") -> Results:
     """Read veristat's CSV, as ``veristat -o csv`` prints it; raises `ResultFileError`.
 
     A program that was rejected has no figures, and each says so.
     """
-    reader = csv.DictReader(io.StringIO(written))
+    reader = csv.DictReader(io.StringIO(text))
     missing = {"file_name", "prog_name"} - set(reader.fieldnames or ())
     if missing:
         lacks = " and no ".join(sorted(missing))
@@ -89,15 +89,17 @@ def veristat_comparison(before: Results, after: Results) -> str:
 
     A program that one of them lacks has zeros there, and no verdict.
     """
-    sides = [_by_program(found) for found in (before, after)]
-    named = [f"{column}_{suffix}" for column in WRITTEN for suffix in ("base", "comp", "diff")]
+    sides = [_by_program(session_results) for session_results in (before, after)]
+    headings = [
+        f"{column}_{suffix}" for column in COMMON_COLUMNS for suffix in ("base", "comp", "diff")
+    ]
     verdicts = ("verdict_base", "verdict_comp", "verdict_diff")
-    lines = [",".join(("file_name", "prog_name", *verdicts, *named))]
+    lines = [",".join(("file_name", "prog_name", *verdicts, *headings))]
     for source, program in sorted({*sides[0], *sides[1]}):
         old, new = (side.get((source, program)) for side in sides)
         cells = [source, program, "success" if old else "", "success" if new else ""]
         cells.append("MATCH" if old and new else "MISMATCH")
-        for column in WRITTEN:
+        for column in COMMON_COLUMNS:
             base, comp = (int(row.get(column, 0)) if row else 0 for row in (old, new))
             share = (comp - base) / base if base and new else 1.0 if comp >= base else -1.0
             cells += [str(base), str(comp), f"{comp - base:+d} ({100 * share:+.2f}%)"]

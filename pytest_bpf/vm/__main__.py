@@ -7,17 +7,28 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import NO_MACHINE, kernels, liveness, qemu, run
+from pytest_bpf.kernels import lookup
+from pytest_bpf.vm import NO_MACHINE, liveness, qemu, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FAILED = 125
 """The exit status when there was no machine, or it died."""
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def main() -> int:
     """Run the command line; return its command's exit status, or `FAILED`."""
     chosen = _arguments()
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(number, _interrupt)
     try:
         return _in_a_machine(chosen)
     except KeyboardInterrupt:
@@ -29,24 +40,37 @@ def main() -> int:
 
 def _in_a_machine(chosen: argparse.Namespace) -> int:
     try:
-        kernel = kernels.find(chosen.kernel)
+        kernel = lookup.find(chosen.kernel)
         if kernel is None:
-            return _here(chosen)
+            return _here(chosen, os.environ)
         machine = qemu.Machine(kernel, chosen.exact, chosen.cpus, chosen.memory)
         if chosen.save:
             return run.save(machine)
-        running = run.start(machine, chosen.command, chosen.writable, chosen.hang_timeout)
+        running = run.start(
+            machine,
+            chosen.command,
+            chosen.writable,
+            chosen.hang_timeout,
+            terminal=chosen.terminal,
+            console=chosen.console,
+        )
     except BpfError as error:
         if not chosen.or_here:
             raise
-        os.environ[NO_MACHINE] = str(error)
-        return _here(chosen)
-    return run.follow(machine, running, chosen.hang_timeout)
+        return _here(chosen, {**os.environ, NO_MACHINE: str(error)})
+    return run.follow(machine, running, chosen.hang_timeout, terminal=chosen.terminal)
 
 
-def _here(chosen: argparse.Namespace) -> int:
+def _interrupt(_number: int, _frame: object) -> None:
+    """End as by Ctrl-C; a second signal does not disturb the cleaning up."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _here(chosen: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if not chosen.save:
-        os.execvp(chosen.command[0], chosen.command)  # noqa: S606 (the whole point)
+        os.execvpe(chosen.command[0], chosen.command, environment)  # noqa: S606 (the whole point)
     return 0
 
 
@@ -74,6 +98,12 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         help="a folder whose files stay; may be given again",
+    )
+    parser.add_argument(
+        "--terminal", action="store_true", help="give the command this terminal, where there is one"
+    )
+    parser.add_argument(
+        "--console", action="store_true", help="show what the kernel prints on its console"
     )
     parser.add_argument("--save", action="store_true", help="only make the machine ready")
     parser.add_argument(

@@ -45,5 +45,5 @@ def inline(command: Sequence[str]) -> Inline | None:
 
 
 def _is_this_python(program: str) -> bool:
-    found = shutil.which(program)
-    return found is not None and os.path.abspath(found) == sys.executable  # noqa: PTH100
+    path = shutil.which(program)
+    return path is not None and os.path.abspath(path) == sys.executable  # noqa: PTH100

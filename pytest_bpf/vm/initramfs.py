@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import IO, TYPE_CHECKING
 
-from pytest_bpf.vm import modules
+from pytest_bpf.kernels import modules
 from pytest_bpf.vm.cpio import Archive
 from pytest_bpf.vm.guest import init
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_bpf.vm.kernel import Kernel
+    from pytest_bpf.kernels.kernel import Kernel
     from pytest_bpf.vm.python import Closure
 
 FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/.machine", "/root")  # noqa: S108 (of the guest)
@@ -22,7 +22,7 @@ def write(output: IO[bytes], kernel: Kernel, closure: Closure, path: Sequence[st
     """Write the archive; `init` finds its orders in ``/machine.json``."""
     loaded = {}
     if kernel.modules:
-        wanted = (*modules.NEEDED, *modules.WELCOME)
+        wanted = (*modules.REQUIRED, *modules.OPTIONAL)
         loaded = modules.closure(wanted, modules.available(kernel.modules))
     archive = Archive(output)
     for folder in FOLDERS:

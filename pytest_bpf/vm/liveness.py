@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_bpf.vm.machine import Running
+    from pytest_bpf.vm.machine import QemuProcess
 
 PATIENCE = 60
 """Seconds after which a machine that gives no sign of life hangs, if nothing else is asked for."""
@@ -30,7 +30,7 @@ def parameters(patience: int, cpus: int) -> dict[str, str]:
     """
     if patience <= 0:
         return {}
-    found = {
+    signs = {
         "printk": "5",
         "unknown_nmi_panic": "1",
         "hung_task_panic": "1",
@@ -39,11 +39,11 @@ def parameters(patience: int, cpus: int) -> dict[str, str]:
     }
     watched = max(1, patience // 3)
     if cpus > 1 and watched <= LONGEST_WATCH:
-        found |= {"watchdog_thresh": str(watched), "softlockup_panic": "1"}
-    return found
+        signs |= {"watchdog_thresh": str(watched), "softlockup_panic": "1"}
+    return signs
 
 
-def until_exit(running: Running, patience: int) -> dict[str, Any]:
+def wait_exit(running: QemuProcess, patience: int) -> dict[str, Any]:
     """Wait for the command's end and return how it ended.
 
     A machine that is silent is asked whether it is alive: a command may take as long as it likes.
@@ -51,7 +51,7 @@ def until_exit(running: Running, patience: int) -> dict[str, Any]:
     """
     asked = False
     while True:
-        message = running.listen(patience / 2 if patience > 0 else None)
+        message = running.poll_message(patience / 2 if patience > 0 else None)
         if message and "exit" in message:
             return message
         if asked and not message:
@@ -59,10 +59,10 @@ def until_exit(running: Running, patience: int) -> dict[str, Any]:
             raise running.error(f"hangs: it gave no sign of life for {patience} s")
         asked = not message
         if asked:
-            running.say(alive=True)
+            running.send(alive=True)
 
 
-def why_killed(code: int, console: str, memory: int) -> str | None:
+def kill_reason(code: int, console: str, memory: int) -> str | None:
     """Return why a command was killed, when its kernel had run out of ``memory`` MiB."""
-    found = OUT_OF_MEMORY.search(console) if code == -signal.SIGKILL else None
-    return f"the machine's memory of {memory} MiB is full: {found[0]}" if found else None
+    match = OUT_OF_MEMORY.search(console) if code == -signal.SIGKILL else None
+    return f"the machine's memory of {memory} MiB is full: {match[0]}" if match else None

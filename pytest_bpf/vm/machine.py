@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -17,7 +16,8 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import qemu
+from pytest_bpf.kernel.sys import libc
+from pytest_bpf.vm import qemu, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -37,14 +37,12 @@ NOISE = re.compile(
 )
 """Lines of a kernel's last words that say nothing without its sources: registers, guesses."""
 
-PR_SET_PDEATHSIG = 1
-
 
 class MachineError(BpfError):
     """A machine that did not start, did not answer or died; the message ends with its console."""
 
 
-class Running:
+class QemuProcess:
     """A running qemu; a context manager that leaves no process behind.
 
     It dies with the thread that made it (``PR_SET_PDEATHSIG``), and powers itself off when the
@@ -52,17 +50,24 @@ class Running:
     """
 
     def __init__(
-        self, command: Callable[[qemu.Wiring], list[str]], inherited: Sequence[int] = ()
+        self,
+        command: Callable[[qemu.Descriptors], list[str]],
+        inherited: Sequence[int] = (),
+        *,
+        live: bool = False,
     ) -> None:
         pairs = {name: socket.socketpair() for name in ("qmp", *qemu.PORTS)}
         self.sockets = {name: ours for name, (ours, _) in pairs.items()}
         self._console: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (closed by close)
-        self._said = b""
+        self._unread = b""
         theirs = {name: end.fileno() for name, (_, end) in pairs.items()}
         console = self._console.fileno()
+        if live:
+            shown, console = os.pipe()
+            streams.tee(shown, self._console.fileno(), 2)
         try:
             self._process = subprocess.Popen(
-                command(qemu.Wiring(theirs, console)),
+                command(qemu.Descriptors(theirs, console)),
                 stdin=subprocess.DEVNULL,
                 stdout=self._console,
                 stderr=self._console,
@@ -73,6 +78,8 @@ class Running:
         finally:
             for _, end in pairs.values():
                 end.close()
+            if live:
+                os.close(console)
 
     def __enter__(self) -> Self:
         return self
@@ -112,30 +119,30 @@ class Running:
             self.sockets["qmp"].sendall(b'{"execute": "inject-nmi"}\n')
         self.wait(timeout)
 
-    def say(self, **message: object) -> None:
+    def send(self, **message: object) -> None:
         """Send a line to process 1."""
         with suppress(BrokenPipeError, ConnectionResetError):
             self.sockets["control"].sendall(json.dumps(message).encode() + b"\n")
 
-    def hear(self, timeout: float) -> dict[str, Any]:
+    def receive(self, timeout: float) -> dict[str, Any]:
         """Return the next line from process 1.
 
         Raises `MachineError` when there is none within ``timeout`` seconds, or the machine has
         ended.
         """
-        message = self.listen(timeout)
+        message = self.poll_message(timeout)
         if message is None:
             raise self.error(f"did not answer within {timeout:g} s")
         return message
 
-    def listen(self, timeout: float | None) -> dict[str, Any] | None:
+    def poll_message(self, timeout: float | None) -> dict[str, Any] | None:
         """Return the next line from process 1, or None when ``timeout`` seconds have passed.
 
         Raises `MachineError` when the machine has ended.
         """
         control = self.sockets["control"]
         deadline = None if timeout is None else time.monotonic() + timeout
-        while b"\n" not in self._said:
+        while b"\n" not in self._unread:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([control], [], [], left)[0]:
                 return None
@@ -146,8 +153,8 @@ class Running:
             if not data:
                 self.wait(1)
                 raise self.error("ended by itself")
-            self._said += data
-        line, _, self._said = self._said.partition(b"\n")
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         return message
 
@@ -191,10 +198,10 @@ def _ending(code: int) -> str:
 
 def _bound_to_us() -> Callable[[], None]:
     parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl
+    die_with_parent = libc.death_signal()
 
     def bind() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
 

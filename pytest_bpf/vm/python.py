@@ -78,10 +78,11 @@ def _siblings(files: Iterable[str]) -> Iterator[str]:
 def _of_installation(path: Iterable[str]) -> Iterator[str]:
     """What Python reads before anything can listen."""
     yield f"{sys.prefix}/pyvenv.cfg"
-    if found := LOADER.search(Path(sys.executable).read_bytes()[:4096]):
-        yield os.fsdecode(found[1])
+    if match := LOADER.search(Path(sys.executable).read_bytes()[:4096]):
+        yield os.fsdecode(match[1])
     for folder in path:
         yield from map(str, Path(folder or ".").glob("*.pth"))
+        yield from map(str, Path(folder or ".").glob("*-info/entry_points.txt"))
 
 
 def _stat(file: str) -> list[int]:

@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError, UnavailableError
-from pytest_bpf.kernel.exact import EXACT, INEXACT
+from pytest_bpf.kernel.sys.exact import EXACT, INEXACT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pytest_bpf.vm.kernel import Kernel
+    from pytest_bpf.kernels.kernel import Kernel
 
-PORTS = ("control", "in", "out", "err")
+PORTS = ("control", "in", "out", "err", "compile")
 """The virtio ports between host and guest, each a socket on this side."""
 
 WRITABLE = 4
 """How many folders can be writable: the devices are part of the saved state."""
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+"""The system calls that qemu gives up (seccomp): a guest that breaks out starts nothing here."""
 
 ROOT_TAG = "root"
 
@@ -30,6 +33,7 @@ MEMORY = 1024
 """What a machine is given, when nothing else is asked for: CPUs, and MiB."""
 
 MOST_CPUS = 64
+MOST_MEMORY = 1 << 20
 LEAST_MEMORY = 512
 """MiB in which a kernel, a warm Python and its files just find room."""
 
@@ -43,17 +47,33 @@ class Architecture:
     machine: str
     emulated_cpu: str
     console: str
+    mitigations: str
+    """Words for the kernel that turn each mitigation off.
+
+    They are what ``mitigations=off`` stands for, but with that word the verifier would not protect
+    the kernel from programs without privilege either, and tests of the verifier expect that it
+    does.
+    """
     exact: tuple[str, ...] = ()
     """Words for the kernel of an exact machine, so that it takes its clock for what it is."""
 
 
+_X86_MITIGATIONS = (
+    "nopti nospectre_v1 nospectre_v2 spectre_v2_user=off spectre_bhi=off retbleed=off "
+    "spec_store_bypass_disable=off spec_rstack_overflow=off indirect_target_selection=off "
+    "l1tf=off mds=off tsx_async_abort=off tsa=off mmio_stale_data=off srbds=off "
+    "gather_data_sampling=off reg_file_data_sampling=off"
+)
+
 ARCHITECTURES = {
     "x86_64": Architecture(
         *("qemu-system-x86_64", "qemu-system-x86", "q35,smbus=off,sata=off,vmport=off,hpet=off"),
-        *("max,la57=off", "ttyS0", ("tsc_early_khz=1000000", "pmtmr=0")),
+        *("max,la57=off", "ttyS0", _X86_MITIGATIONS),
+        exact=("tsc_early_khz=1000000", "pmtmr=0"),
     ),
     "aarch64": Architecture(
-        "qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "max", "ttyAMA0"
+        *("qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "max", "ttyAMA0"),
+        "kpti=0 nospectre_v2 nospectre_bhb ssbd=force-off",
     ),
 }
 
@@ -71,9 +91,9 @@ class Machine:
     memory: int = MEMORY
 
     def __post_init__(self) -> None:
-        if self.memory < LEAST_MEMORY:
+        if not LEAST_MEMORY <= self.memory <= MOST_MEMORY:
             raise BpfError(
-                f"a machine needs {LEAST_MEMORY} MiB of memory or more, not {self.memory}"
+                f"a machine has {LEAST_MEMORY} to {MOST_MEMORY} MiB of memory, not {self.memory}"
             )
         if not 1 <= self.cpus <= MOST_CPUS:
             raise BpfError(f"a machine has 1 to {MOST_CPUS} CPUs, not {self.cpus}")
@@ -94,7 +114,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Wiring:
+class Descriptors:
     """What a qemu is joined to, by its descriptors: a socket for qmp and each port, a console."""
 
     sockets: Mapping[str, int]
@@ -108,13 +128,13 @@ def program() -> str:
         raise UnavailableError(
             f"no virtual machines on {platform.machine()}, only {', '.join(ARCHITECTURES)}"
         )
-    found = shutil.which(known.program)
-    if not found:
+    program = shutil.which(known.program)
+    if not program:
         raise UnavailableError(
             f"there is no {known.program}; install Debian's or Ubuntu's {known.package} "
             "(--no-install-recommends will do)"
         )
-    return found
+    return program
 
 
 def hardware(machine: Machine, accelerator: str) -> list[str]:
@@ -137,7 +157,12 @@ def hardware(machine: Machine, accelerator: str) -> list[str]:
 
 
 def backends(
-    machine: Machine, wiring: Wiring, memory: str, *, shared: bool, writable: Sequence[Path] = ()
+    machine: Machine,
+    wiring: Descriptors,
+    memory: str,
+    *,
+    shared: bool,
+    writable: Sequence[Path] = (),
 ) -> list[str]:
     """Return the arguments for what stands behind the hardware in this one process.
 
@@ -149,6 +174,7 @@ def backends(
     arguments = [
         *("-object", f"memory-backend-file,id=memory,{ram}"),
         *("-mon", "chardev=qmp,mode=control", "-serial", "chardev:console"),
+        *("-sandbox", SANDBOX),
     ]
     for name, chardev in chardevs.items():
         arguments += ["-chardev", f"{chardev},id={name}"]
@@ -161,7 +187,7 @@ def backends(
 def command_line(machine: Machine, python: str, script: str) -> str:
     """Return the kernel's command line; process 1 is ``python`` running ``script``."""
     parts = machine.architecture
-    words = [f"console={parts.console}", "quiet", "panic=-1", "mitigations=off"]
+    words = [f"console={parts.console}", "quiet", "panic=-1", parts.mitigations]
     words += [EXACT, *parts.exact] if machine.exact else [INEXACT]
     return " ".join([*words, f'rdinit="{python}"', "--", f'"{script}"'])
 

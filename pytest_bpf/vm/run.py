@@ -1,4 +1,4 @@
-"""Running one command in a machine, its streams and its exit status as if it ran here."""
+"""Run one command in a machine, its streams and its exit status as if it ran here."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import secrets
 import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import liveness, qemu, state, streams
+from pytest_bpf.vm import calls, environment, liveness, qemu, state, streams
+from pytest_bpf.vm import terminal as _terminal
 from pytest_bpf.vm.command import inline
 from pytest_bpf.vm.machine import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_bpf.vm.machine import Running
+    from pytest_bpf.vm.machine import QemuProcess
     from pytest_bpf.vm.qemu import Machine
-    from pytest_bpf.vm.state import Saved
+    from pytest_bpf.vm.state import SavedState
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a restored machine must have mounted this machine's files."""
+
+PARAMETERS = {"unprivileged_bpf_disabled": "0"}
+"""What every guest's kernel is told: programs may be loaded without privilege, to be tested so."""
+
+EVERYTHING = "8"
+"""The level at which the kernel prints all that it logs."""
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -36,63 +43,82 @@ def start(
     command: Sequence[str],
     writable: Sequence[Path] = (),
     patience: int = liveness.PATIENCE,
-) -> Running:
+    *,
+    terminal: bool = False,
+    console: bool = False,
+) -> QemuProcess:
     """Restore a machine and give it ``command``; a state that does not work is made again, once.
 
     ``writable`` are folders in which the command's files stay; everything else it writes is gone
-    with the machine. ``patience`` is how many seconds the machine may give no sign of life. Raises
-    `BpfError` for a folder that is not there, and `MachineError` when there is no machine.
+    with the machine. ``patience`` is how many seconds the machine may give no sign of life. The
+    command has a ``terminal`` where this process has one; what the kernel prints on its ``console``
+    is shown on standard error. Raises `BpfError` for a folder that is not there, and `MachineError`
+    when there is no machine.
     """
     folders = [_writable(folder) for folder in writable]
     if len(folders) > qemu.WRITABLE:
         raise BpfError(f"{len(folders)} writable folders; a machine has {qemu.WRITABLE} at most")
     path = _path()
     request = _request(machine, command, path, folders)
-    request["parameters"] = liveness.parameters(patience, machine.cpus)
+    request["parameters"] = {**PARAMETERS, **liveness.parameters(patience, machine.cpus)}
+    request["terminal"] = _terminal.size() if terminal else None
+    if console:
+        request["parameters"]["printk"] = EVERYTHING
     try:
-        return _given(state.opened(machine, path), request, folders)
+        return _start_command(state.obtain(machine, path), request, folders, console=console)
     except MachineError as error:
         print(f"pytest-bpf: the saved machine does not work: {error}", file=sys.stderr)  # noqa: T201
-    return _given(state.opened(machine, path, afresh=True), request, folders)
+    renewed = state.obtain(machine, path, renew=True)
+    return _start_command(renewed, request, folders, console=console)
 
 
-def follow(machine: Machine, running: Running, patience: int = liveness.PATIENCE) -> int:
+def follow(
+    machine: Machine,
+    running: QemuProcess,
+    patience: int = liveness.PATIENCE,
+    *,
+    terminal: bool = False,
+) -> int:
     """See the command of a running machine through, and return its exit status.
 
-    Standard input, output and error are this process's own. A command that a signal ended gives
-    128 plus its number. Raises `MachineError` when the machine dies or hangs; its kernel's last
-    words are in the message.
+    Standard input, output and error are this process's own, and so is its ``terminal``, if it has
+    one. A command that a signal ended gives 128 plus its number. Raises `MachineError` when the
+    machine dies or hangs; its kernel's last words are in the message.
     """
     with running:
-        with _forwarding(running):
+        calls.answer_requests(running.sockets[calls.PORT])
+        given = _terminal.given_to(running) if terminal else nullcontext()
+        with _forwarding(running), given:
             outputs = {
                 name: streams.Output(
-                    running.sockets[name], target, partial(running.say, closed=name)
+                    running.sockets[name], target, partial(running.send, closed=name)
                 )
                 for name, target in (("out", 1), ("err", 2))
             }
             streams.feed(0, running.sockets["in"])
-            ended = liveness.until_exit(running, patience)
-        for name, output in outputs.items():
-            output.wait(ended[name])
+            ended = liveness.wait_exit(running, patience)
+            for name, output in outputs.items():
+                output.wait(ended[name])
         code: int = ended["exit"]
-        if reason := liveness.why_killed(code, running.console(), machine.memory):
+        if reason := liveness.kill_reason(code, running.console(), machine.memory):
             print(f"pytest-bpf: {reason}", file=sys.stderr)  # noqa: T201
     return code if code >= 0 else 128 - code
 
 
 def save(machine: Machine) -> int:
     """Make the machine's saved state when there is none that fits; return the exit status 0."""
-    with state.opened(machine, _path()):
+    with state.obtain(machine, _path()):
         return 0
 
 
-def _given(saved: Saved, request: dict[str, Any], writable: Sequence[Path]) -> Running:
+def _start_command(
+    saved: SavedState, request: dict[str, Any], writable: Sequence[Path], *, console: bool
+) -> QemuProcess:
     """Restore ``saved`` and hand it the request; raise `MachineError` when it does not take it."""
     with saved, ExitStack() as undo:
-        running = undo.enter_context(saved.restore(writable))
-        running.say(**request | {"time_ns": time.time_ns()})
-        answer = running.hear(ANSWER_TIMEOUT)
+        running = undo.enter_context(saved.restore(writable, console=console))
+        running.send(**request | {"time_ns": time.time_ns()})
+        answer = running.receive(ANSWER_TIMEOUT)
         if "failed" in answer:
             raise running.error(answer["failed"])
         undo.pop_all()
@@ -108,7 +134,7 @@ def _request(
         "command": list(command),
         "inline": how and asdict(how),
         "folder": str(Path.cwd()),
-        "environment": dict(os.environ),
+        "environment": environment.selection(os.environ),
         "path": path,
         "encoding": sys.stdout.encoding,
         "modules": str(modules.resolve()) if modules else "",
@@ -125,18 +151,18 @@ def _path() -> list[str]:
 
 
 def _writable(folder: Path) -> Path:
-    found = folder.resolve()
-    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+    folder_path = folder.resolve()
+    if not folder_path.is_dir() or not os.access(folder_path, os.W_OK | os.X_OK):
         raise BpfError(f"cannot make {folder} writable: it is not a folder that you can write to")
-    return found
+    return folder_path
 
 
 @contextmanager
-def _forwarding(running: Running) -> Iterator[None]:
+def _forwarding(running: QemuProcess) -> Iterator[None]:
     """Give the command the signals that come here meanwhile."""
 
     def forward(number: int, _frame: object) -> None:
-        running.say(signal=number)
+        running.send(signal=number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:

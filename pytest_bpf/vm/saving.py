@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import image, initramfs, kernels, python, qemu
+from pytest_bpf.kernels import image, lookup
+from pytest_bpf.vm import initramfs, python, qemu
 from pytest_bpf.vm.guest import init
-from pytest_bpf.vm.machine import MachineError, Running
+from pytest_bpf.vm.machine import MachineError, QemuProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from qemu.qmp import QMPClient
 
-    from pytest_bpf.vm.place import Place
-    from pytest_bpf.vm.qemu import Wiring
+    from pytest_bpf.vm.qemu import Descriptors
+    from pytest_bpf.vm.recipe import Recipe
 
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 600.0}
 """Seconds a boot with the warm-up may take: on a machine with far too much to do it does."""
@@ -47,18 +48,18 @@ LACKS = re.compile(rf"{init.LACKS}(.*)")
 STREAM = {"uri": "fd:state"}
 
 
-def save(place: Place) -> None:
+def save(recipe: Recipe) -> None:
     """Boot, wait until Python is warm, and keep what the machine is then."""
-    machine, cache = place.machine, open_cache()
+    machine, cache = recipe.machine, open_cache()
     started = time.monotonic()
-    kernels.require_modules(machine.kernel)
-    what = f"saving a machine with kernel {machine.kernel} ({place.accelerator}), once: "
-    with cache.workspace() as folder, _room(folder), _said(what):
+    lookup.require_modules(machine.kernel)
+    title = f"saving a machine with kernel {machine.kernel} ({recipe.accelerator}), once: "
+    with cache.workspace() as folder, _room(folder), _progress(title):
         _note("reading what Python imports, ", end="")
-        closure = python.inspect(list(place.path))
-        stamp: dict[str, Any] = {"python": python.stamp(closure, place.path)}
+        closure = python.inspect(list(recipe.path))
+        stamp: dict[str, Any] = {"python": python.stamp(closure, recipe.path)}
         with (folder / "initramfs").open("wb") as output:
-            initramfs.write(output, machine.kernel, closure, place.path)
+            initramfs.write(output, machine.kernel, closure, recipe.path)
         plain = image.extract(machine.kernel.image)
         kernel = machine.kernel.image
         if plain:
@@ -68,25 +69,27 @@ def save(place: Place) -> None:
         state.mkdir(mode=0o700)
         _note("booting, ", end="")
         try:
-            _boot(place, kernel, folder / "initramfs", state)
+            _boot(recipe, kernel, folder / "initramfs", state)
         except MachineError as error:
-            if found := LACKS.search(str(error)):
-                raise kernels.lacking(machine.kernel, found[1]) from None
+            if match := LACKS.search(str(error)):
+                raise lookup.lacking(machine.kernel, match[1]) from None
             raise
         stamp["devices"] = hashlib.sha256((state / "devices").read_bytes()).hexdigest()
         (state / "stamp.json").write_text(json.dumps(stamp))
-        place.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in state.iterdir():
+            file.chmod(0o600)
+        cache.path("machines", "x")
         with suppress(FileNotFoundError):
-            place.folder.rename(folder / "old")
-        state.rename(place.folder)
-    _forget_old(place.folder.parent)
+            recipe.folder.rename(folder / "old")
+        state.rename(recipe.folder)
+    _forget_old(recipe.folder.parent)
     _note(f"{time.monotonic() - started:.0f} s")
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
+def _progress(title: str) -> Iterator[None]:
     """Begin a line of progress; end it when it comes to nothing."""
-    _note(what, end="")
+    _note(title, end="")
     try:
         yield
     except BaseException:
@@ -122,15 +125,15 @@ def _forget_old(folder: Path) -> None:
                 state.unlink(missing_ok=True)
 
 
-def _boot(place: Place, kernel: Path, archive: Path, state: Path) -> None:
-    machine = place.machine
+def _boot(recipe: Recipe, kernel: Path, archive: Path, state: Path) -> None:
+    machine = recipe.machine
     descriptor = os.open(state / "devices", os.O_RDWR | os.O_CREAT, 0o600)
 
-    def command(wiring: Wiring) -> list[str]:
+    def command(wiring: Descriptors) -> list[str]:
         words = qemu.command_line(machine, sys.executable, init.__file__)
         return [
             qemu.program(),
-            *qemu.hardware(machine, place.accelerator),
+            *qemu.hardware(machine, recipe.accelerator),
             *qemu.backends(machine, wiring, str(state / "memory"), shared=True),
             *("-kernel", str(kernel), "-initrd", str(archive), "-append", words),
         ]
@@ -150,8 +153,8 @@ def _boot(place: Place, kernel: Path, archive: Path, state: Path) -> None:
             await asyncio.sleep(0.05)
 
     try:
-        with Running(command) as running:
-            running.hear(BOOT_TIMEOUT[place.accelerator])
+        with QemuProcess(command) as running:
+            running.receive(BOOT_TIMEOUT[recipe.accelerator])
             _note("saving, ", end="")
             running.qmp(migrate)
     finally:

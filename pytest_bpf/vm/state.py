@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_bpf.cache import open_cache, used
+from pytest_bpf.cache import mark_used, open_cache
 from pytest_bpf.errors import BpfError
 from pytest_bpf.vm import python, qemu, saving
-from pytest_bpf.vm.machine import MachineError, Running
-from pytest_bpf.vm.place import Place
+from pytest_bpf.vm.machine import MachineError, QemuProcess
+from pytest_bpf.vm.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     from qemu.qmp import QMPClient
     from typing_extensions import Self
 
-    from pytest_bpf.vm.qemu import Machine, Wiring
+    from pytest_bpf.vm.qemu import Descriptors, Machine
+
+FILES = ("stamp.json", "memory", "devices")
 
 TRIES = 3
 """How often to save when files change meanwhile."""
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedState:
     """A state, opened: it stays whole even when another run replaces it meanwhile."""
 
-    place: Place
+    recipe: Recipe
     memory: IO[bytes]
     devices: IO[bytes]
 
@@ -48,20 +50,22 @@ class Saved:
         self.memory.close()
         self.devices.close()
 
-    def command(self, wiring: Wiring, writable: Sequence[Path]) -> list[str]:
+    def command(self, wiring: Descriptors, writable: Sequence[Path]) -> list[str]:
         """Return the command line of a qemu that waits to be given this state."""
-        machine = self.place.machine
+        machine = self.recipe.machine
         memory = f"/proc/self/fd/{self.memory.fileno()}"
         return [
             qemu.program(),
-            *qemu.hardware(machine, self.place.accelerator),
+            *qemu.hardware(machine, self.recipe.accelerator),
             *qemu.backends(machine, wiring, memory, shared=False, writable=writable),
             *("-incoming", "defer"),
         ]
 
-    def restore(self, writable: Sequence[Path] = ()) -> Running:
-        """Start a machine in this state; it waits for its command."""
-        running = Running(lambda wiring: self.command(wiring, writable), (self.memory.fileno(),))
+    def restore(self, writable: Sequence[Path] = (), *, console: bool = False) -> QemuProcess:
+        """Start a machine in this state, its ``console`` shown if asked for; it waits for work."""
+        running = QemuProcess(
+            lambda wiring: self.command(wiring, writable), (self.memory.fileno(),), live=console
+        )
         with ExitStack() as undo:
             undo.enter_context(running)
             running.qmp(self._load)
@@ -73,44 +77,51 @@ class Saved:
         await client.execute("migrate-incoming", saving.STREAM)
 
 
-def opened(machine: Machine, path: Sequence[str], *, afresh: bool = False) -> Saved:
-    """Return the machine's state, saved now when there is none, it is stale, or ``afresh``.
+def obtain(machine: Machine, path: Sequence[str], *, renew: bool = False) -> SavedState:
+    """Return the machine's state, saved now when there is none, it is stale, or ``renew``.
 
     ``path`` is the ``sys.path`` of the Python in it. Raises `UnavailableError` without qemu and
     `MachineError` when the kernel does not come up.
     """
     *others, last = machine.accelerators()
+    failures = []
     for accelerator in others:
-        place = Place(machine, accelerator, tuple(path))
-        if not place.given_up:
+        recipe = Recipe(machine, accelerator, tuple(path))
+        if not recipe.has_failed:
             try:
-                return _opened(place, afresh=afresh)
+                return _obtain(recipe, renew=renew)
             except MachineError as error:
-                place.give_up(error)
-    return _opened(Place(machine, last, tuple(path)), afresh=afresh)
+                failures.append((recipe, error))
+    saved = _obtain(Recipe(machine, last, tuple(path)), renew=renew)
+    for failed, reason in failures:  # of the accelerator, as it works with another
+        failed.record_failure(reason)
+    return saved
 
 
-def _opened(place: Place, *, afresh: bool) -> Saved:
-    if not afresh and (saved := _open(place)):
+def _obtain(recipe: Recipe, *, renew: bool) -> SavedState:
+    if not renew and (saved := _open(recipe)):
         return saved
-    with open_cache().lock(f"machine-{place.key}"):
-        if not afresh and (saved := _open(place)):
+    with open_cache().lock(f"machine-{recipe.key}"):
+        if not renew and (saved := _open(recipe)):
             return saved
         for _ in range(TRIES):
-            saving.save(place)
-            if saved := _open(place):
+            saving.save(recipe)
+            if saved := _open(recipe):
                 return saved
     raise BpfError(
-        f"the files that Python imports from {', '.join(place.path)} changed while a machine was "
+        f"the files that Python imports from {', '.join(recipe.path)} changed while a machine was "
         f"saved, {TRIES} times; try again when they do not"
     )
 
 
-def _open(place: Place) -> Saved | None:
+def _open(recipe: Recipe) -> SavedState | None:
     """Open a state if it is there, whole, and made of what is on the disk now."""
+    cache = open_cache()
+    if not all(cache.trusts(recipe.folder / name) for name in FILES):
+        return None
     with ExitStack() as undo:
         try:
-            folder = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
+            folder = os.open(recipe.folder, os.O_RDONLY | os.O_DIRECTORY)
             undo.callback(os.close, folder)
             opener = partial(os.open, dir_fd=folder)
             with open("stamp.json", "rb", opener=opener) as file:
@@ -123,17 +134,17 @@ def _open(place: Place) -> Saved | None:
             )
         except (OSError, ValueError):
             return None
-        saved = Saved(place, memory, devices)
-        if not _whole(saved, stamp) or not python.is_current(stamp["python"], place.path):
+        saved = SavedState(recipe, memory, devices)
+        if not _whole(saved, stamp) or not python.is_current(stamp["python"], recipe.path):
             return None
         files.pop_all()
-        used(place.folder)
+        mark_used(recipe.folder)
         return saved
 
 
-def _whole(saved: Saved, stamp: dict[str, Any]) -> bool:
+def _whole(saved: SavedState, stamp: dict[str, Any]) -> bool:
     content = os.pread(saved.devices.fileno(), os.fstat(saved.devices.fileno()).st_size, 0)
     return (
         hashlib.sha256(content).hexdigest() == stamp["devices"]
-        and os.fstat(saved.memory.fileno()).st_size == saved.place.machine.memory << 20
+        and os.fstat(saved.memory.fileno()).st_size == saved.recipe.machine.memory << 20
     )

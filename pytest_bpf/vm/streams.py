@@ -65,6 +65,21 @@ def feed(source: int, target: socket.socket) -> None:
     threading.Thread(target=copy, daemon=True).start()
 
 
+def tee(source: int, *targets: int) -> None:
+    """Copy a descriptor to others until it ends, in a thread, and close it."""
+    copies = [os.dup(target) for target in targets]
+
+    def copy() -> None:
+        with suppress(OSError):
+            while data := os.read(source, CHUNK):
+                for target in copies:
+                    _write(target, data)
+        for descriptor in (source, *copies):
+            os.close(descriptor)
+
+    threading.Thread(target=copy, daemon=True).start()
+
+
 def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:

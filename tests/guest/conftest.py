@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.kernel.exact import is_machine
+from pytest_bpf.kernel.sys.exact import is_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.kernel.exact import is_exact
-from pytest_bpf.vm import debian
+from pytest_bpf.kernel.sys.exact import is_exact
+from pytest_bpf.kernels import debian
 
 if TYPE_CHECKING:
     from pytest_bpf import Loader, Object

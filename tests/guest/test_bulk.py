@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_bpf.costs import latency
-from pytest_bpf.kernel.running import kernel_version
+from pytest_bpf.kernel.sys.release import kernel_version
 
 if TYPE_CHECKING:
     from pytest_bpf import Loader, Map, Object

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import Loader, Syscalls, costs_of, map_speed, overhead
-from pytest_bpf.costs.map_memory import map_memory
-from pytest_bpf.kernel.exact import is_exact
-from pytest_bpf.kernel.running import kernel_version
+from pytest_bpf.costs.figures.map_memory import map_memory
+from pytest_bpf.kernel.sys.exact import is_exact
+from pytest_bpf.kernel.sys.release import kernel_version
 from tests.guest.figures import FRAME, SOURCE
 
 if TYPE_CHECKING:

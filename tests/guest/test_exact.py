@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.kernel.exact import is_exact
+from pytest_bpf.costs import measure
+from pytest_bpf.coverage.line_costs import line_costs
+from pytest_bpf.kernel.sys.exact import is_exact
+from pytest_bpf.loader import Loader
 from tests.guest.figures import figures
 
 if TYPE_CHECKING:
@@ -47,3 +50,43 @@ def test_what_measuring_reads_is_given_beside(costs: dict[str, RunCost]) -> None
     """Programs called by a trampoline are compared with one that is called by a trampoline."""
     for name in ("empty", "empty_tracepoint", "empty_fentry", "empty_fexit"):
         assert costs[name].per_run == costs[name].empty, name
+
+
+PACKETS = """\
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+SEC("xdp")
+int sum(struct xdp_md *ctx)
+{
+	unsigned char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)data;
+	int i, total = 0;
+
+	if (data + 34 > end)
+		return XDP_ABORTED;
+	if (eth->h_proto != 8)
+		return XDP_PASS;
+	for (i = 14; i < 34; i++)
+		total += data[i] & 1 ? data[i] : 3;
+	return total > 500 ? XDP_DROP : XDP_TX;
+}
+"""
+
+ENTRY = 42
+"""Instructions of BPF_PROG_RUN around an XDP program."""
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [bytes(20), bytes(64), bytes(12) + b"\x08\x00" + bytes(range(50))],
+    ids=["short", "other", "IPv4"],
+)
+def test_what_its_lines_cost_is_what_a_run_costs(packet: bytes) -> None:
+    with Loader() as loader:
+        program = loader.load(PACKETS, name="sum").programs["sum"]
+        costs = line_costs(loader.objects[0], lambda: program.test_run(packet))
+        run = measure(program, lambda: program.test_run(packet, repeat=100), batches=10)
+    assert run.per_run == costs.instructions + ENTRY

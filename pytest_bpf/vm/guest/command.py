@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import io
@@ -14,18 +15,20 @@ import signal
 import socket
 import sys
 import tempfile
+import termios
 import threading
 import traceback
 import types
 from typing import Any, NoReturn
 
-from pytest_bpf.vm.guest import warm
+from pytest_bpf.vm.guest import execnet_code, warm
 
 
 def wait(supervisor: socket.socket) -> NoReturn:
     """Warm up, say so, wait for the command; then leave this process as it does."""
-    os.setpgid(0, 0)
+    os.setsid()
     warm.warm_up()
+    execnet_code.prepare()
     gc.collect()
     gc.freeze()
     supervisor.send(b"!")
@@ -41,6 +44,8 @@ def wait(supervisor: socket.socket) -> NoReturn:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    if request["terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     _leave(_run(request))
 
 
@@ -72,6 +77,11 @@ def _refresh(request: dict[str, Any]) -> None:
     random.seed()
     if generator := sys.modules.get("numpy.random"):
         generator.seed()
+    if libbpf := sys.modules.get("pytest_bpf.kernel.sys.libbpf"):
+        libbpf.forget_default()
+    if hypothesis := sys.modules.get("hypothesis.configuration"):
+        here = os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY") or f"{os.getcwd()}/.hypothesis"  # noqa: PTH109
+        hypothesis.set_hypothesis_home_dir(here)
     tempfile.tempdir = None
     tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 (its seed was saved)
     sys.path[:] = request["path"]
@@ -92,6 +102,7 @@ def _inline(kind: str, what: str, arguments: list[str], unbuffered: bool) -> int
             sys.path.insert(0, "")
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             main.__dict__["__builtins__"] = __builtins__
+            execnet_code.install(main.__dict__)
             exec(compile(what, "<string>", "exec"), main.__dict__)  # noqa: S102 (what was asked)
         elif kind == "-m":
             sys.argv[:] = [what, *arguments]

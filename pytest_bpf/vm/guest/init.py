@@ -21,6 +21,9 @@ MACHINE = "/machine.json"
 LACKS = "pytest-bpf: this kernel lacks "
 CHUNK = 1 << 16
 
+PORTS = ("control", "in", "out", "err")
+"""The ports of process 1; one more, ``compile``, is for the command."""
+
 
 def main() -> NoReturn:
     """Boot, then serve; never return."""
@@ -50,19 +53,19 @@ def main() -> NoReturn:
         command.wait(theirs)
     theirs.close()
     mine.recv(1)
-    Machine(ports, mine, waiting).serve()
+    ReadyMachine(ports, mine, waiting).serve()
 
 
 def open_ports() -> dict[str, int]:
     """Open the virtio ports, by the names that the host gave them."""
     folder = Path("/sys/class/virtio-ports")
-    while not folder.exists() or len(list(folder.iterdir())) < 4:
+    while not folder.exists() or len(list(folder.iterdir())) < len(PORTS) + 1:
         time.sleep(0.01)
     named = {(port / "name").read_text().strip(): port.name for port in folder.iterdir()}
-    return {name: os.open(f"/dev/{device}", os.O_RDWR) for name, device in named.items()}
+    return {name: os.open(f"/dev/{named[name]}", os.O_RDWR) for name in PORTS}
 
 
-class Machine:
+class ReadyMachine:
     """The machine from the moment it is ready: one command, its streams, its end."""
 
     def __init__(self, ports: dict[str, int], warm: socket.socket, child: int) -> None:
@@ -72,6 +75,7 @@ class Machine:
         self._control = os.fdopen(ports["control"], "rb", buffering=CHUNK, closefd=False)
         self._sent = {"out": 0, "err": 0}
         self._closed: set[str] = set()
+        self._terminal: int | None = None
         self._saying = threading.Lock()
 
     def serve(self) -> NoReturn:
@@ -106,16 +110,19 @@ class Machine:
             end()
         message = os.memfd_create("request")
         os.write(message, line)
-        taken, given = zip(*(os.pipe() for _ in range(3)), strict=True)
-        theirs = [new_root, message, taken[0], given[1], given[2]]
+        if request["terminal"]:
+            self._terminal, mine, streams = system.open_terminal(*request["terminal"])
+        else:
+            mine, streams = system.open_pipes()
+        theirs = [new_root, message, *streams]
         socket.send_fds(self._warm, [b"!"], theirs)
         for descriptor in theirs:
             os.close(descriptor)
         self._say(started=True)
-        threading.Thread(target=self._feed, args=(given[0],), daemon=True).start()
+        threading.Thread(target=self._feed, args=(mine[0],), daemon=True).start()
         pumps = [
-            threading.Thread(target=self._drain, args=(name, taken[number]))
-            for number, name in ((1, "out"), (2, "err"))
+            threading.Thread(target=self._drain, args=(name, pipe))
+            for pipe, name in zip(mine[1:], ("out", "err"), strict=False)
         ]
         for pump in pumps:
             pump.start()
@@ -128,9 +135,10 @@ class Machine:
         os.close(pipe)
 
     def _drain(self, name: str, pipe: int) -> None:
-        while (data := os.read(pipe, CHUNK)) and name not in self._closed:
-            _write(self._ports[name], data)
-            self._sent[name] += len(data)
+        with suppress(OSError):  # of a terminal that nobody has any more
+            while (data := os.read(pipe, CHUNK)) and name not in self._closed:
+                _write(self._ports[name], data)
+                self._sent[name] += len(data)
         os.close(pipe)
 
     def _obey(self) -> None:
@@ -139,6 +147,10 @@ class Machine:
             self._closed.add(message.get("closed"))
             if "alive" in message:
                 self._say(alive=True)
+            if "size" in message and self._terminal is not None:
+                from pytest_bpf.vm.guest import system  # noqa: PLC0415
+
+                system.resize(self._terminal, *message["size"])
             with suppress(ProcessLookupError):
                 os.killpg(self._child, message.get("signal", 0))
         end()

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+import termios
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,26 @@ def power_off() -> None:
     """End the machine."""
     os.sync()
     _libc.reboot(RB_POWER_OFF)
+
+
+def open_pipes() -> tuple[list[int], list[int]]:
+    """Return this side's ends of a command's three streams, and the command's."""
+    (input_end, to_input), (from_output, output_end), (from_errors, errors_end) = (
+        os.pipe() for _ in range(3)
+    )
+    return [to_input, from_output, from_errors], [input_end, output_end, errors_end]
+
+
+def open_terminal(rows: int, columns: int) -> tuple[int, list[int], list[int]]:
+    """Return a terminal, this side's two ends of it for keys and text, and a command's three."""
+    ours, theirs = os.openpty()
+    resize(ours, rows, columns)
+    return ours, [os.dup(ours), os.dup(ours)], [theirs, os.dup(theirs), os.dup(theirs)]
+
+
+def resize(terminal: int, rows: int, columns: int) -> None:
+    """Tell a terminal its size, and whoever runs on it."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
 
 def bring_up(interface: str) -> None:

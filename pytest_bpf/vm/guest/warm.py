@@ -6,25 +6,39 @@ Run as a script it does so on the host, and prints as JSON which files were read
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import os
 import pkgutil
 import platform
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 IMPORTS = (
     *("numpy", "psutil", "pyroute2", "execnet.gateway_base", "xdist.remote", "packaging.version"),
     *("ctypes.util", "multiprocessing.connection", "uuid", "xml.etree.ElementTree"),
 )
 
-GUEST = ("command", "init", "root", "system", "warm")
+GUEST = ("command", "execnet_code", "init", "root", "system", "warm")
 """The modules of this package, none of which may need another station."""
 
+FORGOTTEN: list[object] = []
+
 SESSION = """\
+import contextlib
 import pytest
+
+with contextlib.suppress(ImportError):  # by pytest's import hook, or the next session warns of it
+    import hypothesis.strategies
+    import hypothesis.internal.conjecture.engine
+    import hypothesis.internal.conjecture.optimiser
+    import hypothesis.internal.observability
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_passes(number, tmp_path, monkeypatch, capfd):
@@ -34,25 +48,67 @@ def test_fails():
     assert {"left": [1, 2]} == {"left": [1, 3]}
 """
 
+GIVEN = """\
+from hypothesis import given, settings, strategies
+
+@settings(derandomize=True, database=None, max_examples=10, deadline=None)
+@given(strategies.integers(), strategies.lists(strategies.binary()))
+def test_given(number, packets):
+    assert number == number
+"""
+"""Run when all is imported: Hypothesis looks at every module, once, whether it is the user's own.
+
+With a seed of the test's (``derandomize``), or each machine would go on from the same one.
+"""
+
 
 def warm_up() -> None:
-    """Import, and run a small test session, as a first test run would; nothing is printed."""
+    """Import, and run small test sessions, as a first test run would; nothing is printed."""
     _forget("pytest_bpf")
-    _run_session()
+    platform.platform()
+    with _metadata_kept():
+        _run_session("test_warm", SESSION)
     for name in IMPORTS:
         with suppress(ImportError):
             importlib.import_module(name)
     _import_stations()
+    providers: Any = sys.modules.get("hypothesis.internal.conjecture.providers")
+    if is_local := getattr(providers, "is_local_module_file", None):
+        providers.is_local_module_file = lambda _path: False  # all that is here is installed
+        _run_session("test_warm_given", GIVEN)
+        providers.is_local_module_file = is_local
     with suppress(Exception):
-        from pytest_bpf.kernel import libbpf  # noqa: PLC0415
+        from pytest_bpf.kernel.sys import libbpf  # noqa: PLC0415
 
         libbpf.version()
 
 
+@contextmanager
+def _metadata_kept() -> Iterator[None]:
+    """Keep what is read of installed distributions meanwhile: each start of pytest reads it all."""
+    reading = importlib.metadata.PathDistribution.read_text
+    texts: dict[tuple[str, str], str | None] = {}
+
+    def note_text(self: importlib.metadata.PathDistribution, filename: str) -> str | None:
+        text = texts[str(self._path), filename] = reading(self, filename)
+        return text
+
+    def read_text(self: importlib.metadata.PathDistribution, filename: str) -> str | None:
+        key = (str(self._path), filename)
+        return texts[key] if key in texts else reading(self, filename)
+
+    importlib.metadata.PathDistribution.read_text = note_text  # type: ignore[assignment]
+    yield
+    importlib.metadata.PathDistribution.read_text = read_text  # type: ignore[assignment]
+
+
 def _forget(package: str) -> None:
-    """Take modules out of `sys.modules`: pytest complains about those it did not import itself."""
-    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
-        del sys.modules[name]
+    """Take modules out of `sys.modules`: pytest complains about those it did not import itself.
+
+    They stay in memory: Hypothesis knows the modules that it has seen by their addresses.
+    """
+    names = [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]
+    FORGOTTEN.extend(map(sys.modules.pop, names))
 
 
 def _import_stations() -> None:
@@ -64,17 +120,18 @@ def _import_stations() -> None:
                 importlib.import_module(module.name)
 
 
-def _run_session() -> None:
+def _run_session(module: str, text: str) -> None:
     import pytest  # noqa: PLC0415
 
-    platform.uname()
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
         del os.environ[name]
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "pytest.ini").write_text("[pytest]\n")
-        (Path(folder) / "test_warm.py").write_text(SESSION)
+        (Path(folder) / f"{module}.py").write_text(text)
         os.chdir(folder)
+        if hypothesis := sys.modules.get("hypothesis.configuration"):
+            hypothesis.set_hypothesis_home_dir(f"{folder}/.hypothesis")  # not where it was before
         path = list(sys.path)
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             kept = [os.dup(number) for number in (1, 2)]
@@ -87,7 +144,7 @@ def _run_session() -> None:
                 os.close(old)
         os.chdir(here)
     sys.path[:] = path
-    _forget("test_warm")
+    _forget(module)
 
 
 def main() -> None:

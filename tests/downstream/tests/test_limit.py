@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_bpf import XdpAction
-from pytest_bpf.stimuli.packets import udp_frame
+from pytest_bpf.traffic.packets import udp_frame
 
 FRAME = udp_frame(dport=5353)
 

@@ -1,0 +1,1 @@
+"""Public sources, compiled and loaded by clang and libbpf alone and by us."""

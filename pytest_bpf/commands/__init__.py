@@ -1,0 +1,1 @@
+"""What ``pytest-bpf`` does outside of a test: ``init``, ``new`` and ``doctor``."""

@@ -1,0 +1,1 @@
+"""What a cost is called, its unit, and the values that hold costs."""

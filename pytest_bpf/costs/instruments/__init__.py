@@ -1,0 +1,1 @@
+"""What reads costs: the kernel's statistics, fixed reference programs, CPU meters."""

@@ -1,0 +1,1 @@
+"""Elements of maps as bytes: one by one, in batches, or dumped whole."""

@@ -1,0 +1,1 @@
+"""Small programs written by hand, and how they are loaded."""

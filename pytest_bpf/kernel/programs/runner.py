@@ -1,0 +1,191 @@
+"""Running a packet program very often: ``BPF_PROG_RUN`` by attributes that are prepared once."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pytest_bpf.kernel.sys.bpf_syscall import PROG_TEST_RUN, call_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ROOM = 1 << 16
+"""Bytes of data that a `Runner` takes."""
+
+GROWTH = 4096
+"""Bytes that a program may add to its data."""
+
+_ATTRIBUTES = struct.Struct("=IIIIQQIIIIQQIIII")
+"""``union bpf_attr`` for a test run, filled up to a multiple of 8 bytes."""
+
+DURATION = 9
+"""The member with the nanoseconds, counted in words of 32 bits."""
+
+Answer = tuple[int, bytes]
+"""What a program returned, unsigned, and the packet or context afterwards."""
+
+REFUSED: Answer = (-1, b"")
+"""The answer of a program that the kernel did not run."""
+
+
+@cache
+def _syscall() -> Callable[..., int]:
+    function = ctypes.CDLL(None, use_errno=True).syscall
+    function.restype = ctypes.c_long
+    return function
+
+
+class Runner:
+    """Runs packet programs from memory of its own, which one thread may use at a time.
+
+    ``run(fd, data)`` runs a program once; it returns what the program returned, unsigned, or -1
+    when the kernel refused, with the reason in `ctypes.get_errno`. ``run_for_verdict`` does the
+    same and takes no packet back. ``packet()`` returns the packet afterwards; ``words`` are the
+    kernel's answers (`DURATION`). ``context`` is the context of each run (a struct's bytes).
+    """
+
+    def __init__(self, room: int = ROOM, context: bytes = b"") -> None:
+        whole = room + GROWTH
+        self._data, self._out = (ctypes.create_string_buffer(n) for n in (room, whole))
+        size = len(context)
+        self._context = ctypes.create_string_buffer(max(size, 1))
+        self._context_out = ctypes.create_string_buffer(max(size, 1))
+        self._attributes = ctypes.create_string_buffer(_ATTRIBUTES.size)
+        addresses = [ctypes.addressof(part) for part in (self._data, self._out)]
+        contexts = [ctypes.addressof(part) for part in (self._context, self._context_out)]
+        members = (*addresses, 1, 0, size, size, *(contexts if context else (0, 0)), 0, 0, 0, 0)
+        _ATTRIBUTES.pack_into(self._attributes, 0, 0, 0, 0, 0, *members)
+        words = memoryview(self._attributes).cast("B").cast("I")
+        incoming, outgoing = (memoryview(part).cast("B") for part in (self._data, self._out))
+        argument = ctypes.c_void_p(ctypes.addressof(self._attributes))
+        arguments = (
+            ctypes.c_long(call_number()),
+            ctypes.c_long(PROG_TEST_RUN),
+            argument,
+            ctypes.c_long(_ATTRIBUTES.size),
+        )
+        call = _syscall()
+
+        def run(fd: int, data: bytes) -> int:
+            size = len(data)
+            incoming[:size] = data
+            words[0], words[2], words[3] = fd, size, whole
+            return words[1] if call(*arguments) >= 0 else -1
+
+        def run_for_verdict(fd: int, data: bytes) -> int:
+            size = len(data)
+            incoming[:size] = data
+            words[0], words[2], words[3] = fd, size, 0
+            return words[1] if call(*arguments) >= 0 else -1
+
+        def packet() -> bytes:
+            return bytes(outgoing[: words[3]])
+
+        self.run, self.run_for_verdict, self.packet = run, run_for_verdict, packet
+        self.words = words
+        self.room = room
+        self.set_context(context)
+
+    def set_context(self, context: bytes) -> None:
+        """Use another context of the same size from now on."""
+        ctypes.memmove(self._context, context, len(context))
+
+
+class PacketRunner:
+    """Runs several packet programs one after another with the same packet.
+
+    ``run(packet)`` returns what each returned, unsigned, and its packet afterwards, or `REFUSED`,
+    with the reason in `ctypes.get_errno`. One thread may use it at a time.
+    """
+
+    def __init__(self, fds: Sequence[int], room: int = ROOM) -> None:
+        whole = room + GROWTH
+        incoming = mmap.mmap(-1, room)
+        attributes = ctypes.create_string_buffer(_ATTRIBUTES.size * len(fds))
+        words = memoryview(attributes).cast("B").cast("I")
+        calls = []
+        for number, fd in enumerate(fds):
+            out = mmap.mmap(-1, whole)
+            members = (_address(incoming), _address(out), 1, *[0] * 9)
+            _ATTRIBUTES.pack_into(attributes, number * _ATTRIBUTES.size, fd, 0, 0, 0, *members)
+            arguments = (
+                ctypes.c_long(call_number()),
+                ctypes.c_long(PROG_TEST_RUN),
+                ctypes.c_void_p(ctypes.addressof(attributes) + number * _ATTRIBUTES.size),
+                ctypes.c_long(_ATTRIBUTES.size),
+            )
+            first = number * _ATTRIBUTES.size // 4
+            calls.append((arguments, out, first + 1, first + 2, first + 3))
+        self._keep = attributes
+        call = _syscall()
+
+        def run(packet: bytes) -> list[Answer]:
+            size = len(packet)
+            incoming[:size] = packet
+            answers = []
+            for arguments, out, retval, size_in, size_out in calls:
+                words[size_in], words[size_out] = size, whole
+                if call(*arguments) < 0:
+                    answers.append(REFUSED)
+                else:
+                    answers.append((words[retval], out[: words[size_out]]))
+            return answers
+
+        def run_two(packet: bytes) -> list[Answer]:
+            """Do the same for two programs, as most searches do: without a loop it is faster."""
+            size = len(packet)
+            incoming[:size] = packet
+            words[2] = words[size_in_two] = size
+            words[3] = words[size_out_two] = whole
+            first, second = call(*one), call(*two)
+            return [
+                (words[1], out_one[: words[3]]) if first >= 0 else REFUSED,
+                (words[retval_two], out_two[: words[size_out_two]]) if second >= 0 else REFUSED,
+            ]
+
+        self.run = run
+        if len(fds) == 2:
+            (one, out_one, *_), (two, out_two, retval_two, size_in_two, size_out_two) = calls
+            self.run = run_two
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+class ContextRunner:
+    """Runs programs that take no packet: raw tracepoints with their arguments, syscall programs.
+
+    ``run(fd, data)`` does it once, ``data`` being the context, and returns as `Runner.run` does. A
+    program may change its context: ``context()`` returns it as it was left.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._context = ctypes.create_string_buffer(max(size, 1))
+        self._attributes = ctypes.create_string_buffer(_ATTRIBUTES.size)
+        address = ctypes.addressof(self._context) if size else 0
+        members = (0, 0, 0, 0, size, 0, address, 0, 0, 0, 0, 0)
+        _ATTRIBUTES.pack_into(self._attributes, 0, 0, 0, 0, 0, *members)
+        words = memoryview(self._attributes).cast("B").cast("I")
+        whole = memoryview(self._context).cast("B")[:size]
+        arguments = (
+            ctypes.c_long(call_number()),
+            ctypes.c_long(PROG_TEST_RUN),
+            ctypes.c_void_p(ctypes.addressof(self._attributes)),
+            ctypes.c_long(_ATTRIBUTES.size),
+        )
+        call = _syscall()
+
+        def run(fd: int, data: bytes) -> int:
+            whole[:] = data
+            words[0], words[1] = fd, 0  # the kernel refuses another answer than 0 to begin with
+            return words[1] if call(*arguments) >= 0 else -1
+
+        def context_now() -> bytes:
+            return bytes(whole)
+
+        self.run, self.context = run, context_now

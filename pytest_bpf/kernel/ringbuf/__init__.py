@@ -1,0 +1,1 @@
+"""Ring and perf buffers, read straight from shared memory."""

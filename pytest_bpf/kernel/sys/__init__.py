@@ -1,0 +1,1 @@
+"""libbpf, system calls, ids and file systems."""

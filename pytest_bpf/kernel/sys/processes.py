@@ -1,0 +1,104 @@
+"""Processes that never outlive the test: started to die with it, and ended for certain."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.errors import PlaceError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PATIENCE = 5.0
+"""Seconds to wait for a killed process to be gone."""
+
+
+def spawn(command: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
+    """Start ``command`` so that it is killed when the calling *thread* ends (``prctl(2)``).
+
+    ``kwargs`` are those of `subprocess.Popen`, without ``shell``. Raises `PlaceError` when there
+    is no such command, `UnavailableError` without util-linux's ``setpriv``.
+    """
+    if isinstance(command, str) or kwargs.get("shell"):
+        raise PlaceError(f"a command is a list of words, not one string for a shell: {command!r}")
+    words = [os.fspath(word) for word in command]
+    environment = kwargs.get("env")
+    path = None if environment is None else environment.get("PATH", os.defpath)
+    if not words or not shutil.which(words[0], path=path):
+        raise PlaceError(f"cannot start {words[:1]}: there is no such command on PATH")
+    setpriv = shutil.which("setpriv")
+    if not setpriv:
+        raise UnavailableError("processes in a place need setpriv; install util-linux")
+    return subprocess.Popen([setpriv, "--pdeathsig", "KILL", "--", *words], **kwargs)
+
+
+class Children:
+    """The processes that were started in a place."""
+
+    def __init__(self) -> None:
+        self.used = False
+        self._lock = threading.Lock()
+        self._started: list[subprocess.Popen[Any]] = []
+
+    def start(self, command: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
+        """Start and remember ``command``; see `spawn`."""
+        with self._lock:
+            self._started = [child for child in self._started if child.poll() is None]
+            child = spawn(command, **kwargs)
+            self._started.append(child)
+            self.used = True
+            return child
+
+    def end(self) -> None:
+        """Kill those still running, reap them, close their pipes."""
+        for child in self._started:
+            child.kill()
+        while self._started:
+            child = self._started.pop()
+            child.wait()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                if pipe:
+                    with suppress(OSError):
+                        pipe.close()
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Kill processes and wait until they are gone; those that are gone already do not matter."""
+    handles = [handle for pid in pids if (handle := _open(pid)) is not None]
+    try:
+        for handle in handles:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        for handle in handles:
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            poll.poll(PATIENCE * 1000)
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _open(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def pids_in_network(inode: int) -> list[int]:
+    """Return the processes whose network namespace has this inode number."""
+    link = f"net:[{inode}]"
+    children = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if os.readlink(f"/proc/{entry.name}/ns/net") == link:  # noqa: PTH115 - not a path
+                    children.append(int(entry.name))
+    return children

@@ -1,0 +1,1 @@
+"""C values as Python values, both ways, by their BTF types."""

@@ -1,0 +1,1 @@
+"""Events of ring and perf buffers as typed values."""

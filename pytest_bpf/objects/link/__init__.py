@@ -1,0 +1,1 @@
+"""Attach programs, and detach them again."""

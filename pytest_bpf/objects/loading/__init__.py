@@ -1,0 +1,1 @@
+"""Open an object, set it up, load it, and explain a refusal."""

@@ -1,0 +1,1 @@
+"""Maps as Python mappings, typed by BTF, and global variables."""

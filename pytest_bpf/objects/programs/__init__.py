@@ -1,0 +1,1 @@
+"""Loaded programs: their identity, test runs and verifier statistics."""

@@ -1,0 +1,1 @@
+"""Find programs and maps of the whole machine."""

@@ -1,0 +1,100 @@
+"""Check what the user chose, before any test runs: a mistake there is an error, never a skip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_bpf.errors import BpfError
+from pytest_bpf.plugin.settings import VARIABLES, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from pytest_bpf.plugin.settings import Settings
+
+
+def check_options(config: pytest.Config) -> None:
+    """Raise `pytest.UsageError` for a choice that cannot be had."""
+    chosen = settings(config)
+    problems = [
+        *_cache_problems(chosen.origins["bpf_cache_dir"], chosen.cache_dir),
+        *_include_dir_problems(chosen.include_dirs),
+        *_define_problems(chosen.defines),
+        *_build_problems(chosen),
+        *_libbpf_problems(chosen.origins["bpf_libbpf"], chosen.libbpf),
+        *_annotation_problems(chosen),
+        *_compiler_problems(chosen.origins["bpf_cc"], chosen.cc),
+    ]
+    if problems:
+        raise pytest.UsageError("; ".join(problems))
+
+
+def _annotation_problems(chosen: Settings) -> Iterator[str]:
+    if chosen.annotate and (chosen.cov == "on" or chosen.cov_reports):
+        yield (
+            "--bpf-annotate counts programs as they ship, --bpf-cov other builds of them: "
+            "give one of them"
+        )
+
+
+def _compiler_problems(origin: str, name: str) -> Iterator[str]:
+    if not name:
+        return
+    from pytest_bpf.compile import find_compiler
+
+    try:
+        find_compiler(name)
+    except BpfError as error:
+        yield f"{origin}: {error}"
+
+
+def _libbpf_problems(origin: str, path: Path | None) -> Iterator[str]:
+    if path is None:
+        return
+    from pytest_bpf.kernel.sys import libbpf
+
+    undo = libbpf.choose(path)
+    try:
+        libbpf.library()
+    except BpfError as error:
+        yield f"{origin}: {error}"
+    finally:
+        undo()
+
+
+def _cache_problems(origin: str, folder: Path | None) -> Iterator[str]:
+    """Check the folder of an option; a variable may be of another user's shell, and is no must."""
+    if not folder or origin == VARIABLES["bpf_cache_dir"]:
+        return
+    from pytest_bpf.cache import folder_fault
+
+    if fault := folder_fault(folder.absolute()):
+        yield (
+            f"{origin}: {folder} cannot be the cache: {fault}; "
+            "it must be a folder that this user can write to, and nobody else"
+        )
+
+
+def _include_dir_problems(folders: tuple[Path, ...]) -> Iterator[str]:
+    for folder in folders:
+        if not folder.is_dir():
+            yield f"bpf_include_dirs: there is no folder {folder}"
+
+
+def _build_problems(chosen: Settings) -> Iterator[str]:
+    if bool(chosen.build_command) != bool(chosen.build_object):
+        yield (
+            "bpf_build_command and bpf_build_object: give both, the command and what it makes "
+            "(build/{name}.bpf.o)"
+        )
+    if chosen.compile_commands and not chosen.compile_commands.is_file():
+        yield f"bpf_compile_commands: there is no file {chosen.compile_commands}"
+
+
+def _define_problems(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if not name.isidentifier():
+            yield f"bpf_defines: {name!r} cannot be defined: it is not a C identifier"

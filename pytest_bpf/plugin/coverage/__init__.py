@@ -1,0 +1,1 @@
+"""pytest's side of coverage: what is counted, and where the counts go."""

@@ -1,0 +1,45 @@
+"""Settings about kernels and machines; `settings` reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_bpf.plugin.options import MACHINE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def kernels(config: pytest.Config, *, exact: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the kernels that tests run on, and those that may fail.
+
+    Those of the command line stand for the configuration's, which still says which may fail.
+    """
+    asked: list[str] = config.getoption("bpf_kernel") or []
+    optional: list[str] = config.getoption("bpf_kernel_may_fail") or []
+    listed: list[str] = config.getini("bpf_kernels_may_fail")
+    if asked or not optional:
+        optional = [*optional, *(k for k in listed if k in asked or not asked)]
+    chosen = asked or config.getini("bpf_kernels") or (["debian"] if exact else [])
+    required = [kernel for kernel in chosen if kernel not in optional]
+    if not chosen and optional:
+        required = ["host"]
+    return tuple(required), tuple(optional)
+
+
+def machine(value: Callable[[str], Any]) -> list[str]:
+    """Return what was chosen about machines, as words for ``python -m pytest_bpf.vm``.
+
+    ``value`` gives a setting by its name. Raises `pytest.UsageError` for what is no number.
+    """
+    words = []
+    for name in MACHINE:
+        number = value(f"bpf_{name}")
+        if number == "":
+            continue
+        if not str(number).isdecimal():
+            raise pytest.UsageError(f"bpf_{name} must be a whole number, not {number!r}")
+        words.append(f"--{name.replace('_', '-')}={number}")
+    return words

@@ -1,0 +1,98 @@
+"""What a session on another machine asks of this one, each in a thread of execnet's gateway here.
+
+A channel first gives what is asked for, as plain values, and then takes the answer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpf.cache import open_cache
+from pytest_bpf.errors import BpfError
+from pytest_bpf.kernel.sys import libc
+from pytest_bpf.kernels import limits, lookup
+from pytest_bpf.vm import qemu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from execnet import Channel
+
+UNUSED = 14 * 24 * 3600
+"""Seconds after which a project that no session has sent again, or a log, is removed."""
+
+
+def place(channel: Channel) -> None:
+    """Answer where a project goes, by its name; those that nobody sends any more are removed."""
+    folder = open_cache().path("projects", str(channel.receive()))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.utime(folder)
+    _forget_old(folder.parent)
+    channel.send(str(folder))
+
+
+def find(channel: Channel) -> None:
+    """Answer a kernel's name with its release, its limits, and the folder for machines' words."""
+    channel.send(_found(str(channel.receive())))
+
+
+def _found(choice: str) -> dict[str, Any]:
+    try:
+        qemu.program()
+        kernel = lookup.find(choice)
+        if kernel is None:
+            return {"error": "'host' is no kernel of a machine; leave out kernel= for its own"}
+        limits.require_possible(kernel)
+        logs = open_cache().path("projects", "logs", "x").parent
+        _forget_old(logs)
+    except BpfError as error:
+        return {"error": str(error)}
+    written = str(kernel.image) if lookup.is_downloaded(choice) else choice
+    return {
+        "release": kernel.release,
+        "limits": limits.of(kernel),
+        "choice": written,
+        "logs": str(logs),
+    }
+
+
+def _forget_old(folder: Path) -> None:
+    """Remove what is in a folder and was not used for `UNUSED` seconds."""
+    for old in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if old.stat().st_mtime > time.time() - UNUSED:
+                continue
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.unlink()
+
+
+def save(channel: Channel) -> None:
+    """Make a machine's saved state, by the words of its command; answer with what is said, then 0.
+
+    Another exit status than 0 says that there is none.
+    """
+    command = [sys.executable, "-m", "pytest_bpf.vm", *channel.receive(), "--save"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(libc.death_signal(), signal.SIGTERM),  # noqa: PLW1509 (one system call)
+    ) as process:
+        assert process.stderr
+        try:
+            while data := os.read(process.stderr.fileno(), 4096):
+                channel.send(data)
+            channel.send(process.wait())
+        except OSError:  # the one who asked is gone
+            process.terminate()

@@ -1,0 +1,189 @@
+"""What cannot be attached is one sentence: what, where, and what to do."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_bpf.errors import AttachError, UnavailableError, UnknownNameError
+from pytest_bpf.kernel import features
+from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.netns import Topology, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Load
+
+SOURCE = """
+__u64 seen;
+SEC("xdp") int filter(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("xdp") int other(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("xdp/devmap") int entry(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("tp/syscalls/sys_enter_getpidd") int trace(void *ctx) { return 0; }
+SEC("lwt_in") int route(struct __sk_buff *ctx) { return 0; }
+SEC("classifier") int classify(struct __sk_buff *ctx) { return 0; }
+SEC("syscall") int call(void *ctx) { return 0; }
+SEC("raw_tp/sys_enter") int raw(void *ctx) { seen = bpf_get_attach_cookie(ctx); return 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def topology() -> Iterator[Topology]:
+    with pair() as made:
+        yield made
+
+
+def set_mtu(topology: Topology, mtu: int) -> None:
+    from pyroute2 import IPRoute
+
+    for namespace in topology:
+
+        def change(index: int = namespace.iface.ifindex) -> None:
+            with IPRoute() as route:
+                route.link("set", index=index, mtu=mtu)
+
+        namespace.run(change)
+
+
+def test_what_has_no_place_of_its_own(load: Load, topology: Topology) -> None:
+    iface = topology["right"].iface
+    programs = load(SOURCE, programs=["entry", "trace", "route", "call", "filter"]).programs
+    wrong: tuple[tuple[str, Any, str], ...] = (
+        ("entry", iface, r"'entry' .xdp/devmap. belongs to an entry of a devmap; attach"),
+        ("route", iface, "takes netns=, the namespace of the route"),
+        ("call", None, "belongs to no hook, test_run.. runs it; attach"),
+        ("trace", None, "no tracepoint 'syscalls:sys_enter_getpidd'; did you mean 'syscalls:sys_e"),
+        ("trace", "nothing", "no tracepoint 'nothing:'"),
+        ("filter", topology["left"], "attaches to an interface, not to left"),
+    )
+    for name, target, words in wrong:
+        with pytest.raises(AttachError, match=words):
+            programs[name].attach(target)
+
+
+@pytest.mark.parametrize("mode", ["xdp", "clsact", "tcx"])
+def test_interfaces_that_are_not_there(load: Load, mode: str) -> None:
+    if mode == "tcx" and not features.attach("tcx"):
+        pytest.skip("this kernel has no tcx")
+    with pair() as (left, right):
+        obj = load(SOURCE, programs=["filter", "classify"])
+        program = obj.programs["filter" if mode == "xdp" else "classify"]
+        options: dict[str, Any] = {} if mode == "xdp" else {"mode": mode, "direction": "ingress"}
+        iface = right.iface
+        left.ipr.link("del", index=left.iface.ifindex)
+        with pytest.raises(AttachError, match=r"veth0: E.*; there is no interface 2 in right"):
+            program.attach(iface, **options)
+        with pytest.raises(AttachError, match="no interface 2147483647 in this network namespace"):
+            program.attach(2**31 - 1, **options)
+        assert not obj.links
+
+
+def test_xdp_runs_one_program(load: Load, topology: Topology) -> None:
+    program, iface = load(SOURCE, programs=["filter"]).programs["filter"], topology["right"].iface
+    with (
+        program.attach(iface),
+        pytest.raises(AttachError, match=r"EBUSY.*XDP runs one: link.update\(\) or replace="),
+    ):
+        program.attach(iface)
+
+
+def test_an_mtu_that_native_xdp_does_not_take(load: Load, topology: Topology) -> None:
+    program, iface = load(SOURCE, programs=["filter"]).programs["filter"], topology["right"].iface
+    set_mtu(topology, 9000)
+    try:
+        with pytest.raises(AttachError, match="its MTU of 9000 bytes, or its peer's, is too large"):
+            program.attach(iface, mode="native")
+        program.attach(iface, mode="generic").detach()
+    finally:
+        set_mtu(topology, 1500)
+
+
+def test_xdp_takes_the_place_of_the_expected_program_alone(load: Load, topology: Topology) -> None:
+    programs, iface = load(SOURCE, programs=["filter", "other"]).programs, topology["right"].iface
+    old, new = programs["filter"], programs["other"]
+
+    def by_netlink(fd: int) -> None:
+        iface.namespace.run(libbpf.call, "bpf_xdp_attach", iface.ifindex, fd, 0, None)
+
+    by_netlink(old.fd)
+    try:
+        with pytest.raises(AttachError, match=r"EEXIST|EBUSY"):
+            new.attach(iface, replace=new)
+        with new.attach(iface, replace=old), pytest.raises(AttachError):
+            old.attach(iface, replace=old)
+    finally:
+        by_netlink(-1)
+    old.attach(iface)
+
+
+def test_programs_attached_by_name(load: Load) -> None:
+    obj = load(SOURCE, programs=["raw", "filter"])
+    obj.attach("raw")
+    assert list(obj.links) == ["raw"]
+    with pytest.raises(UnknownNameError, match="has no program 'row'; did you mean 'raw'"):
+        obj.attach("row")
+    with pytest.raises(AttachError, match=r"'filter' .xdp. attaches to an interface, not to None"):
+        obj.attach("filter")
+
+
+def test_a_raw_tracepoint_that_does_not_exist(load: Load) -> None:
+    program = load(SOURCE, programs=["raw"]).programs["raw"]
+    with pytest.raises(AttachError, match="no raw tracepoint 'sys_entr'; did you mean 'sys_enter'"):
+        program.attach("sys_entr")
+
+
+def test_a_raw_tracepoint_knows_its_cookie(load: Load) -> None:
+    obj = load(SOURCE, programs=["raw"])
+    with obj.programs["raw"].attach(cookie=77):
+        os.getppid()
+    assert obj.globals["seen"] == 77
+
+
+@pytest.mark.skipif(bool(features.attach("netkit")), reason="this kernel has netkit")
+def test_netkit_on_a_kernel_without_it(load: Load, topology: Topology) -> None:
+    obj = load('SEC("netkit/primary") int p(struct __sk_buff *ctx) { return -1; }')
+    with pytest.raises(UnavailableError, match=r"'p' .netkit/primary. cannot be attached here: "):
+        obj.programs["p"].attach(topology["right"].iface)
+
+
+def test_values_of_options_that_cannot_be(load: Load, topology: Topology) -> None:
+    source = (
+        SOURCE
+        + """
+SEC("tc/ingress") int tc(struct __sk_buff *ctx) { return 0; }
+SEC("uprobe") int up(void *ctx) { return 0; }
+SEC("tcx/ingress") int tcx(struct __sk_buff *ctx) { return -1; }
+SEC("cgroup/dev") int dev(void *ctx) { return 1; }
+"""
+    )
+    programs = load(source, programs=["filter", "tc", "up", "tcx", "dev", "raw"]).programs
+    iface = topology["right"].iface
+    wrong: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
+        ("filter", iface, {"mode": 3}, "mode= takes text, not 3"),
+        ("filter", iface, {"replace": 3}, "replace= takes a program, not 3"),
+        ("filter", -4, {}, "attaches to an interface, not to -4"),
+        ("filter", 2**40, {}, "attaches to an interface, not to 1099511627776"),
+        ("tc", iface, {"priority": 70000}, "priority=70000; a filter's is 1 to 65535"),
+        ("tc", iface, {"priority": -1}, "priority=-1; a filter's is 1 to 65535"),
+        ("tc", iface, {"handle": 2**32}, "handle=4294967296 is out of range, 0 to 4294967295"),
+        ("tcx", iface, {"first": 1}, "first= takes True or False, not 1"),
+        ("tcx", iface, {"revision": -1}, "revision=-1 is out of range, 0 to"),
+        ("raw", None, {"cookie": -1}, "cookie=-1 is out of range, 0 to 18446744073709551615"),
+        ("raw", None, {"cookie": 1.5}, "cookie= takes an integer, not 1.5"),
+        ("up", None, {"binary": 7}, "binary= takes a path, not 7"),
+        ("up", None, {"binary": "libc.so.6", "function": 7}, "function= takes text, not 7"),
+        ("up", None, {"binary": "libc.so.6", "function": "abs+x"}, "'x' in 'abs.x' is no number"),
+        ("up", None, {"binary": "libc.so.6", "offset": -1}, "offset=-1 is out of range"),
+        ("up", None, {"binary": "libc.so.6", "offset": 2**50}, "EINVAL"),
+        ("dev", -1, {}, "attaches to a cgroup, not to -1"),
+        ("dev", 9999, {}, "attaches to a cgroup, and descriptor 9999 is none"),
+    )
+    for name, target, options, words in wrong:
+        with pytest.raises(AttachError, match=words):
+            programs[name].attach(target, **options)
+    link = programs["filter"].attach(iface)
+    with pytest.raises(AttachError, match=r"update\(\) takes programs, not 3"):
+        link.update(3)

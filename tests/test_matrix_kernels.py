@@ -1,0 +1,124 @@
+"""Kernels that may fail, kernels of a registry, and what is said before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_bpf.errors import BpfError
+from pytest_bpf.kernels import limits, lookup, modules, store
+from pytest_bpf.kernels.kernel import Kernel
+from tests.serving import layer, publish, serving
+from tests.test_matrix import release, run, session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["release", "session"]  # the fixtures of the other module
+
+pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+
+pytestmark = pytest.mark.xdist_group("machines")
+
+MIXED = "def test_fails():\n    assert [1] == [2]\ndef test_passes(): pass\n"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Kernel:
+    """A kernel with nothing but a configuration."""
+    (tmp_path / "config-5.10.0").write_text("".join(f"\n{name}=y" for name in limits.NEEDED))
+    return Kernel("5.10.0", tmp_path / "vmlinuz-5.10.0", None, "x86_64")
+
+
+@pytest.mark.unit
+def test_what_an_old_kernel_lacks(bare: Kernel) -> None:
+    limits.require_possible(bare)
+    said = limits.of(bare)
+    assert said[0].startswith("5.10.0 has no BTF: ")
+    assert any("bpf_cflags = -mcpu=v2" in sentence for sentence in said)
+    assert bare.config is not None
+    bare.config.write_text("".join(f"\n{name}=m" for name in (*limits.NEEDED, *limits.WANTED)))
+    assert all("since Linux " in sentence for sentence in limits.of(bare))
+    assert limits.of(replace(bare, release="6.12.1", image=Path("/none/vmlinuz"))) == []
+
+
+@pytest.mark.unit
+def test_what_no_machine_can_be_made_of(bare: Kernel) -> None:
+    assert bare.config is not None
+    bare.config.write_text("\nCONFIG_VIRTIO_PCI=y\n# CONFIG_9P_FS is not set\n")
+    with pytest.raises(BpfError, match=r"lacks the system call bpf\(\) \(CONFIG_BPF_SYSCALL\), 9p"):
+        limits.require_possible(bare)
+    with pytest.raises(BpfError, match=r"5\.4\.2 .* is too old: tests run on Linux 5\.10 and"):
+        limits.require_possible(replace(bare, release="5.4.2"))
+
+
+def test_a_kernel_may_fail_or_be_missing(session: pytest.Pytester) -> None:
+    session.makepyfile(MIXED)
+    session.makeini("[pytest]\nbpf_kernels_may_fail = host 0.99\n")
+    result = run(session, "-p", "no:randomly", "-rx", "--junitxml=j.xml")
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(xfailed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "bpf: pytest-bpf *, kernels host (may fail)",
+            "bpf: not on 0.99: no kernel '0.99' in /boot or *",
+            "*::test_fails * xfailed",
+            "total * 1 passed, 1 xfailed",
+            "not on 0.99: no kernel '0.99' in /boot or *",
+            "XFAIL *test_fails[[]host[]] - may fail on host: assert [[]1] == [[]2]",
+        ]
+    )
+    assert "may fail on host" in (session.path / "j.xml").read_text()
+
+
+def test_a_kernel_of_the_command_line_stands_for_those_of_the_configuration(
+    session: pytest.Pytester,
+) -> None:
+    session.makepyfile(MIXED)
+    session.makeini("[pytest]\nbpf_kernels_may_fail = 0.99\n")
+    result = run(session, "-p", "no:randomly", "--bpf-kernel", "host")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.no_fnmatch_line("*0.99*")
+    result = run(session, "-p", "no:randomly", "--bpf-kernel", "0.99")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --bpf-kernel: no kernel is to be had: no kernel '0.99'*"])
+
+
+@pytest.fixture
+def published(release: str) -> Iterator[str]:
+    """An image with the distribution's kernel and what a machine is made of.
+
+    As it is the same kernel, with the same times, one saved machine is used for both.
+    """
+    stock = lookup.find("debian")
+    assert stock is not None
+    assert stock.modules is not None
+    assert stock.config is not None
+    files: dict[str, bytes | str] = {
+        f"boot/vmlinuz-{release}": stock.image.read_bytes(),
+        f"boot/config-{release}": stock.config.read_bytes(),
+    }
+    known = modules.available(stock.modules)
+    for name in modules.closure((*modules.REQUIRED, *modules.OPTIONAL), known):
+        place = known[name].relative_to(stock.modules)
+        files[f"lib/modules/{release}/{place}"] = known[name].read_bytes()
+    with serving() as server:
+        content = layer(files, "w", mtime=int(stock.image.stat().st_mtime))
+        machine = {"x86_64": "amd64", "aarch64": "arm64"}[stock.architecture]
+        digest = publish(server, "kernels", "6.1", content, architecture=machine)
+        reference = f"oci:{server.address}/kernels:6.1@{digest}"
+        yield reference
+        kernel = lookup.find(reference)
+        assert kernel is not None
+        store.remove(kernel.image.parent.parent)
+
+
+@pytest.mark.usefixtures("release")
+def test_a_session_on_a_kernel_of_a_registry(session: pytest.Pytester, published: str) -> None:
+    session.makepyfile("import os\ndef test_there(): assert os.uname().release[0].isdigit()")
+    result = run(session, "--bpf-kernel", published)
+    result.assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines(["pytest-bpf: downloading kernels:6.1, layer 1 of 1, *"])
