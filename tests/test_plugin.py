@@ -257,7 +257,7 @@ def test_a_test_is_told_what_it_leaked(project: pytest.Pytester) -> None:
     project.makepyfile(LEAK)
     result = run(project)
     result.assert_outcomes(passed=2, warnings=1)
-    result.stdout.fnmatch_lines(["*LeakWarning: *::test_leak left open: map *"])
+    result.stdout.fnmatch_lines(["*LeakWarning: *::test_leak left open: map * 'mine' (array); *"])
 
 
 def test_a_leak_is_an_error_when_strict(project: pytest.Pytester) -> None:
@@ -265,6 +265,32 @@ def test_a_leak_is_an_error_when_strict(project: pytest.Pytester) -> None:
     result = run(project, "--bpf-strict")
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*test_leak left open: map *"])
+
+
+def test_what_is_kept_for_longer_than_a_test_is_no_leak(project: pytest.Pytester) -> None:
+    (project.path / "table.bpf.c").write_text(
+        '#include "vmlinux.h"\n#include <bpf/bpf_helpers.h>\n'
+        "struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096);\n"
+        '\t__type(key, __u32); __type(value, __u64); } table SEC(".maps");\n'
+    )
+    project.makepyfile("""
+        from pytest_bpf.kernel.sys.descriptors import open_objects
+        def test_loads(bpf, bpf_module):
+            global obj
+            obj = bpf_module.load("table.bpf.c")
+            obj.maps["table"].update({number: number for number in range(4096)})
+        def test_reads(bpf):
+            before = open_objects()
+            assert len(obj.maps["table"].items()) == 4096
+            assert len(obj.maps["table"].items()) == 4096
+            assert len(open_objects() - before) == 2, "the program that reads it, and its array"
+        def test_still_watches(bpf, bpf_module):
+            from pytest_bpf.kernel.sys import libbpf
+            libbpf.call("bpf_map_create", 2, b"mine", 4, 4, 1, None)
+    """)
+    result = run(project, "--bpf-strict")
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*test_still_watches left open: map * 'mine' (array); close *"])
 
 
 # -- compiling ---------------------------------------------------------------------------------

@@ -63,30 +63,19 @@ def _bpf_session() -> Iterator[set[str]]:
 @pytest.fixture
 def _bpf_leaks(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterator[None]:
     """Compare what this process, those below it and their daemons hold open before and after."""
-    from pytest_bpf.kernel.sys.descriptors import (
-        objects_open_in_children,
-        objects_open_in_daemons,
-        open_objects,
-        processes,
-    )
+    from pytest_bpf.kernel.sys.descriptors import open_objects, processes
+    from pytest_bpf.plugin import leaks
 
-    earlier = processes()
     made = request.config.stash.setdefault(MADE, set())
-
-    def objects() -> set[str]:
-        daemons = objects_open_in_daemons(earlier, request.node.nodeid, made)
-        return open_objects() | objects_open_in_children() | daemons
-
-    before = objects()
+    held = partial(leaks.held_by_test, request.node.nodeid, processes(), made)
+    before = held()
     yield
-    if objects() - before - _bpf_session:
+    if held() - before - _bpf_session:
         gc.collect()
-    leaks = sorted(objects() - before - _bpf_session)
+    left = held() - before - _bpf_session
     made.intersection_update(open_objects())
-    if leaks:
-        message = f"{request.node.nodeid} left open: {', '.join(leaks)}; close what it opened"
-        if any(" in process " in leak for leak in leaks):
-            message += ", and end the processes that it started"
+    if left:
+        message = leaks.message(request.node.nodeid, left)
         if settings(request.config).strict:
             pytest.fail(message, pytrace=False)
         warnings.warn(LeakWarning(message), stacklevel=1)

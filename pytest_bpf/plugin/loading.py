@@ -38,10 +38,11 @@ def bpf(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Loader]:
 @pytest.fixture(scope="module")
 def bpf_module(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterator[Loader]:
     """The same for a whole module: what it loads stays until the module's last test."""
-    yield from _loader(request)
+    yield from _loader(request, _bpf_session)
 
 
-def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
+def _loader(request: pytest.FixtureRequest, kept: set[str] | None = None) -> Iterator[Loader]:
+    """Yield a loader; what it loads is added to ``kept``, that of which no test is blamed."""
     from pytest_bpf.costs import cost_so_far, statistics
     from pytest_bpf.loader import Loader
     from pytest_bpf.plugin.coverage.choice import recorder_for
@@ -56,8 +57,11 @@ def _loader(request: pytest.FixtureRequest) -> Iterator[Loader]:
             from pytest_bpf.plugin.artifacts.watching import follow
 
             follow(config, obj)
-        made.update(f"program {program.id}" for program in obj.programs.values())
-        made.update(f"map {each.id}" for each in obj.maps.values())
+        objects = {f"program {program.id}" for program in obj.programs.values()}
+        objects |= {f"map {each.id}" for each in obj.maps.values()}
+        made.update(objects)
+        if kept is not None:
+            kept.update(objects)
         request.node.ihook.pytest_bpf_object_loaded(request=request, obj=obj)
 
     def on_compile(compilation: CompiledObject) -> None:

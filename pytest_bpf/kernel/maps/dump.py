@@ -18,6 +18,8 @@ from pytest_bpf.kernel.maps.dump_checks import ASTRAY
 from pytest_bpf.kernel.maps.dump_program import NAME, Shape, load_dump_program
 from pytest_bpf.kernel.programs.load import closing
 from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.descriptors import SERVANTS
+from pytest_bpf.kernel.sys.info import MapInfo, ProgramInfo, read_info
 from pytest_bpf.kernel.sys.libbpf_options import MapOptions, RunOptions
 from pytest_bpf.kernel.values.dtypes import element_dtype
 from pytest_bpf.kinds.flags import MapFlags
@@ -86,7 +88,10 @@ class MapDump:
         with closing(libbpf.call("bpf_map_create", kind, NAME, 4, size, room, where)) as rows:
             memory = mmap.mmap(rows, room * size, mmap.MAP_SHARED, mmap.PROT_READ)
             self._program = _loaded(self._target, rows, shape, room)
-        self._unload = weakref.finalize(self, os.close, self._program)
+            array_id = read_info(rows, MapInfo).id  # the memory keeps the array open
+        objects = {f"map {array_id}", f"program {read_info(self._program, ProgramInfo).id}"}
+        SERVANTS.update(objects)
+        self._unload = weakref.finalize(self, _unload, self._program, objects)
         whole = np.frombuffer(memory, self._row)
         self._keys = None if shape.indexed else whole["key"]
         self._values, self._room = whole["value"]["v"], room
@@ -119,6 +124,11 @@ def _loaded(target: int, rows: int, shape: Shape, room: int) -> int:
         return load_dump_program(target, rows, shape, room)
     except (UnknownNameError, UnavailableError) as error:
         raise OSError(0, str(error)) from None
+
+
+def _unload(program: int, objects: set[str]) -> None:
+    os.close(program)
+    SERVANTS.difference_update(objects)
 
 
 def _more(room: int, max_entries: int) -> int:

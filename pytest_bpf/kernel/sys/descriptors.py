@@ -30,6 +30,13 @@ _HOOKS = ("raw_tracepoint", "tracepoint", "kprobe", "kretprobe", "uprobe", "uret
 """``enum bpf_task_fd_type``."""
 
 
+SERVANTS: set[str] = set()
+"""What serves another object of this process and is freed with it, as `open_objects` names it.
+
+The program that reads a map of a module or a session belongs to no test that reads the map.
+"""
+
+
 @dataclass(frozen=True)
 class PerfAttachment:
     """A program that a process attached to a perf event: ``target`` is ``"kprobe vfs_read"``."""
