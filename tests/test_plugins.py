@@ -73,7 +73,7 @@ def session(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Session
     folder = tmp_path_factory.mktemp("plugins")
     project = Path(__file__).with_name("plugins_project.py").read_text()
     (folder / "test_plugins.py").write_text(project)
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error:syrupy\n")
     kernels = ("--bpf-kernel=host", f"--bpf-kernel={kernel.release}")
     environment = {
         **{
@@ -131,6 +131,7 @@ def test_reports_have_the_tests_of_all_kernels(session: Session, kernel: Kernel)
 def test_a_snapshot_is_the_same_on_all_kernels(session: Session) -> None:
     text = (session.folder / "__snapshots__/test_plugins.ambr").read_text()
     assert re.findall(r"^# name: (.*)$", text, re.MULTILINE) == ["test_syrupy"]
+    assert re.search(r"\b1 snapshot \w+\.", session.output), session.output
 
 
 def test_the_page_has_the_table() -> None:

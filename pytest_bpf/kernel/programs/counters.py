@@ -57,6 +57,9 @@ MAP_VALUE = 2
 CURRENT = 14
 """``bpf_get_current_pid_tgid``; its lower half is the thread."""
 
+ONWARDS = Insn(JA, 0, 0, 0, 0)
+"""A jump to the next instruction: Linux before 6.3 lets nothing but a jump lead back in a loop."""
+
 FARTHEST = 2**15
 """How far a jump reaches, in instructions."""
 
@@ -143,8 +146,10 @@ def build(
     in_front: dict[int, list[Insn]] = {}
     before: dict[int, list[Insn]] = {}
     for counter, at in enumerate(where):
-        into = before if edges.get(at) == counter else in_front
-        into[at] = writer.counter(counter, at)
+        if edges.get(at) == counter:
+            before[at] = [*writer.counter(counter, at), ONWARDS]
+        else:
+            in_front[at] = writer.counter(counter, at)
     bare = Build(mode, program, b"", (*where, *jumps), edges, (), 0, tuple(pins), taken)
     if gate is not None:
         in_front[0] = [*_gate(*gate), *in_front.get(0, ())]

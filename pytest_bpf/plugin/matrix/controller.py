@@ -16,7 +16,7 @@ from pytest_bpf.plugin.matrix.ahead import import_ahead
 from pytest_bpf.plugin.matrix.by_kernel import ByKernel
 from pytest_bpf.plugin.matrix.choices import Absence, here, unique
 from pytest_bpf.plugin.matrix.machines import Machines, compiling
-from pytest_bpf.plugin.matrix.names import strip_kernel
+from pytest_bpf.plugin.matrix.names import strip_kernel, strip_kernel_in_snapshots
 from pytest_bpf.plugin.matrix.relay import LOOPBACK, Relay
 from pytest_bpf.plugin.settings import settings
 from pytest_bpf.reports.matrix import matrix_table, nowhere
@@ -134,6 +134,8 @@ class Controller:
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
         """Keep the last words of a machine that died; see to it that the work goes on."""
         kernel = self._places[_place(node)]
+        if snapshots := getattr(node, "workeroutput", {}).get("syrupy_report"):
+            strip_kernel_in_snapshots(snapshots, kernel.name)
         if not error:
             return
         if kernel.host:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -97,3 +97,19 @@ def strip_kernel(nodeid: str, kernel: str) -> str:
     if nodeid.endswith(f"-{kernel}]"):
         return nodeid.removesuffix(f"-{kernel}]") + "]"
     return nodeid.removesuffix(f"[{kernel}]")
+
+
+def strip_kernel_in_snapshots(report: dict[str, Any], kernel: str) -> None:
+    """Let a worker's report of snapshots (syrupy's) have the names that the snapshots have.
+
+    Syrupy keeps the tests that one worker collected, and those that any worker selected: with a
+    kernel in the names, those of other kernels would be missing.
+    """
+    if isinstance(report.get("collected"), bytes):
+        from syrupy.utils import decompress_json
+
+        report["collected"] = decompress_json(report["collected"])
+    for item in report.get("collected", ()):
+        item.update({key: strip_kernel(item[key], kernel) for key in ("nodeid", "name")})
+    selected = report.get("selected", {})
+    report["selected"] = {strip_kernel(test, kernel): how for test, how in selected.items()}
