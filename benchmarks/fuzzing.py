@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError
 from pytest_bpf.fuzz import DifferenceError, check_equivalence
-from pytest_bpf.fuzz.form import choose_form
 from pytest_bpf.fuzz.inputs import seeds
 from pytest_bpf.fuzz.pair import Pair
-from pytest_bpf.fuzz.place import one_cpu
+from pytest_bpf.fuzz.place import all_subjects
 from pytest_bpf.fuzz.search import limit, search
-from pytest_bpf.fuzz.subject import Subject
 from pytest_bpf.kernel.programs.runner import Runner
 from pytest_bpf.loader import Loader
 from pytest_bpf.traffic.packets import udp_frame
@@ -57,14 +54,8 @@ def of_search(bpf: Loader, source: Path, name: str, *, maps: bool) -> list[float
     ignore = () if maps else {*objects[0].maps, *objects[0].globals}
     programs = [obj.programs[name] for obj in objects]
     rounds = []
-    with ExitStack() as ends:
-        ends.enter_context(one_cpu())
-        shape = choose_form(objects, programs, leave_out=tuple(ignore))
-        subjects = [
-            ends.enter_context(closing(Subject(obj, program, shape, ignore)))
-            for obj, program in zip(objects, programs, strict=True)
-        ]
-        pair = Pair(*subjects, renames={})
+    with all_subjects(objects, programs, leave_out=ignore) as (before, after):
+        pair, shape = Pair(before, after, renames={}), before.shape
         for seed in range(ROUNDS):
             begin = time.process_time()
             search(pair, shape, limit(INPUTS, None), seed, seeds(shape))

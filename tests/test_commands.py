@@ -77,6 +77,12 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def roots_own(folder: Path) -> set[str]:
+    """Return what belongs to root."""
+    paths = folder.rglob("*")
+    return {str(path.relative_to(folder)) for path in paths if path.lstat().st_uid == 0}
+
+
 @pytest.mark.unit
 def test_sources_are_files_with_programs(repository: Path) -> None:
     (repository / "build").mkdir()
@@ -92,6 +98,7 @@ def test_init_writes_tests_that_pass(repository: Path) -> None:
         (repository / name).write_text(text)
     (repository / ".gitignore").write_bytes(b"\xff")
     os.chown(repository, 1000, 1000)
+    before = roots_own(repository)
     done = command("init", cwd=repository)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "note: src/bpf/wrong.bpf.c has no test: " in done.stdout
@@ -105,8 +112,8 @@ def test_init_writes_tests_that_pass(repository: Path) -> None:
     assert '        value_size={"stacks": 1016},\n        skip=["on_read"],\n' in conftest
     assert (repository / "tests/bpf/test_source_2__x__bpf.py").exists()
     assert (repository / ".gitignore").read_bytes().startswith(b"\xff\n.bpf-cache/\n")
-    for name in ("tests/bpf/conftest.py", "tests", "bpf-baselines/main.json", ".gitignore"):
-        assert (repository / name).stat().st_uid == 1000, name  # init is run by sudo
+    assert (repository / ".pytest_cache").exists()
+    assert roots_own(repository) == before  # init is run by sudo
     ini = (repository / "pytest.ini").read_text()
     assert "bpf_include_dirs = include\n" in ini
     assert (repository / "bpf-baselines/main.json").exists()
@@ -114,6 +121,16 @@ def test_init_writes_tests_that_pass(repository: Path) -> None:
     text = (repository / "tests/bpf/test_trace_kern_bpf.py").read_text()
     assert "def test_trace_attaches(trace_kern_bpf):" in text
     assert "test_gone_attaches" not in text
+
+
+def test_what_init_writes_without_a_test_is_not_roots_either(tmp_path: Path) -> None:
+    (tmp_path / "wrong.bpf.c").write_text(SOURCES["src/bpf/wrong.bpf.c"])
+    os.chown(tmp_path, 1000, 1000)
+    before = roots_own(tmp_path)
+    done = command("init", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "wrote pytest.ini" in done.stdout
+    assert roots_own(tmp_path) == before
 
 
 @pytest.mark.bpf_requires(attach="xdp")

@@ -214,3 +214,8 @@ def test_a_failure_becomes_a_test(
     crash.write_text(crash.read_text().replace("never_aborts", "<lambda>"))
     assert regression.main([str(crash), "--output", "other.py"]) == 2
     assert "<lambda> is no function of a module" in capsys.readouterr().err
+
+
+def test_an_object_without_programs_is_said(load: Load) -> None:
+    with pytest.raises(RunError, match=r" has no program$"):
+        check_invariants(load("int counted;"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import chain, count
@@ -30,7 +31,7 @@ from pytest_bpf.commands.sources import find_sources
 from pytest_bpf.errors import BpfError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_bpf.objects.loading.open_object import OpenObject
 
@@ -88,7 +89,8 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     try:
-        return _init(root, sources, dry_run=options.dry_run)
+        with _one_owner(root):
+            return _init(root, sources, dry_run=options.dry_run)
     except OSError as error:
         print(f"pytest-bpf init: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
@@ -118,21 +120,32 @@ def _init(root: Path, sources: Sequence[Path], *, dry_run: bool) -> int:
         print(f"note: {note}")
     if not objects:
         return 1
-    if dry_run:
-        return 0
-    status = _first_run(root, plan.options)
-    _give_back(root, [*plan.files, BASELINE, Path(".gitignore")])
-    return status
+    return 0 if dry_run else _first_run(root, plan.options)
 
 
-def _give_back(root: Path, paths: Sequence[Path]) -> None:
-    """Let what root has written belong to whom the repository belongs: init runs under sudo."""
+@contextmanager
+def _one_owner(root: Path) -> Iterator[None]:
+    """Let what root makes meanwhile belong to whom the repository belongs: init runs under sudo."""
     owner = root.stat()
-    if os.geteuid() == 0 != owner.st_uid:
-        ways = {root / each for path in paths for each in (path, *path.parents)}
-        for way in ways:
-            if way.exists() and way.stat().st_uid == 0:
-                os.chown(way, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    before = _tree(root)
+    try:
+        yield
+    finally:
+        for path in _tree(root) - before:
+            if os.lstat(path).st_uid == 0:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _tree(root: Path) -> set[str]:
+    """Return the files and folders of a repository, its history left out."""
+    paths: set[str] = set()
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name != ".git"]
+        paths |= {f"{folder}/{name}" for name in (*folders, *names)}
+    return paths
 
 
 def _open_all(

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError, RunError, ValueTypeError
-from pytest_bpf.fuzz.form import choose_form
 from pytest_bpf.fuzz.hooked import TYPES, Stimulus, check_driven
 from pytest_bpf.fuzz.inputs import PINNED, seeds
 from pytest_bpf.fuzz.pair import SIDES, Pair
 from pytest_bpf.fuzz.parallel import lost_updates, may_lose
 from pytest_bpf.fuzz.paths import Reach, path, reach, run_length
-from pytest_bpf.fuzz.place import one_cpu
+from pytest_bpf.fuzz.place import all_subjects
 from pytest_bpf.fuzz.search import limit, search
 from pytest_bpf.fuzz.shrink import shrink
-from pytest_bpf.fuzz.subject import KINDS, Subject, calls, check_runs, helper_name
+from pytest_bpf.fuzz.subject import KINDS, calls, check_runs, helper_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_bpf.fuzz.pair import States
     from pytest_bpf.fuzz.search import Progress
+    from pytest_bpf.fuzz.subject import Subject
     from pytest_bpf.objects import Link, Object, Program
 
 COUNT, DRIVEN_COUNT = 20_000, 2000
@@ -113,21 +114,17 @@ def check_equivalence(
     if attach is not None and stimulus is None:
         raise ValueTypeError("attach= says where programs run that a stimulus= drives; it is None")
     programs = _programs(before, after, program, driven=stimulus is not None)
-    left_out = tuple(ignore)
     if count is None:
         count = COUNT if stimulus is None else DRIVEN_COUNT
     ends_at = limit(count, seconds)
+    cpus = sorted(os.sched_getaffinity(0))
     with ExitStack() as ends:
-        cpus = ends.enter_context(one_cpu())
         driver = None
         if stimulus is not None:
             driver = ends.enter_context(closing(Stimulus(stimulus, attach)))
-        driven = driver is not None
-        shape = choose_form((before, after), programs, tuple(inputs), left_out, driven=driven)
-        subjects = [
-            ends.enter_context(closing(Subject(obj, one, shape, left_out, driver)))
-            for obj, one in zip((before, after), programs, strict=True)
-        ]
+        made = all_subjects((before, after), programs, inputs, ignore, driver)
+        subjects = ends.enter_context(made)
+        shape = subjects[0].shape
         pair = Pair(*subjects, renames=renames or {}, states=states)
         ends.callback(pair.put_back)
         if begin := pair.differences(subjects[0].start, subjects[1].start):

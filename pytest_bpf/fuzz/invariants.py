@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import BpfError, RunError
+from pytest_bpf.errors import BpfError
 from pytest_bpf.fuzz.corpus import Corpus
-from pytest_bpf.fuzz.form import choose_form
 from pytest_bpf.fuzz.inputs import seeds
 from pytest_bpf.fuzz.paths import Reach, path, reach
-from pytest_bpf.fuzz.place import one_cpu
+from pytest_bpf.fuzz.place import one_subject
 from pytest_bpf.fuzz.search import Progress, limit, search
 from pytest_bpf.fuzz.shrink import shrink
-from pytest_bpf.fuzz.subject import Subject, check_runs, name_setter
+from pytest_bpf.fuzz.subject import name_setter
 from pytest_bpf.kernel.layers import Packet
 from pytest_bpf.kernel.layers.packet import to_bytes
 from pytest_bpf.kernel.programs.runner import REFUSED
 from pytest_bpf.kernel.values.actions import action
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_bpf.fuzz.inputs import Form
+    from pytest_bpf.fuzz.subject import Subject
     from pytest_bpf.kernel.programs.runner import Answer
-    from pytest_bpf.objects import Object, Program
+    from pytest_bpf.objects import Object
 
     Invariant = Callable[["Trial"], object]
     After = Callable[[Object, int], object]
@@ -147,9 +145,6 @@ class _Invariants:
         """Put the state back, to give a batch once more: the runs count once."""
         self._subject.reset()
 
-    def count_again(self) -> None:
-        """The runs are as many as they were."""
-
     def replay(self, sequence: Iterable[bytes]) -> str:
         """Give the inputs once more from the beginning, and return what is wrong."""
         self.reset()
@@ -186,9 +181,10 @@ def explore(
     seed: int = 0,
 ) -> Harvest:
     """Return what a search finds, for `check_invariants` in another process to go on with."""
-    with _prepared(obj, program, inputs, invariant, after) as (question, shape):
-        begin = _beginning(question, shape, start, corpus)
-        done = search(question, shape, limit(count, seconds), seed, begin)
+    with one_subject(obj, program, inputs) as subject:
+        question = _Invariants(subject, invariant, after)
+        begin = _beginning(subject, start, _corpus(subject, corpus))
+        done = search(question, subject.shape, limit(count, seconds), seed, begin)
     failure = done.sequence if done.trouble else ()
     return Harvest(done.inputs, done.refused, tuple(done.corpus), tuple(failure))
 
@@ -218,24 +214,24 @@ def check_invariants(
     is none.
     """
     ends_at = limit(count, seconds)
-    with _prepared(obj, program, inputs, invariant, after) as (question, shape):
-        subject = question.subjects[0]
-        kept = _corpus(question, corpus)
+    with one_subject(obj, program, inputs) as subject:
+        question = _Invariants(subject, invariant, after)
+        kept = _corpus(subject, corpus)
         if kept is not None:
             for failure in kept.failures():
                 if question.replay(failure):
-                    raise _failure(question, failure, f"known from {kept.folder}", shape)
+                    raise _failure(question, failure, f"known from {kept.folder}")
         if replay:
-            return _replay(question, shape, replay)
-        begin = _beginning(question, shape, start, corpus)
-        done = search(question, shape, ends_at, seed, begin)
+            return _replay(question, replay)
+        begin = _beginning(subject, start, kept)
+        done = search(question, subject.shape, ends_at, seed, begin)
         keep = partial(kept.keep_failure, about=about or {}) if kept is not None else None
         if done.trouble:
-            raise _failure(question, done.sequence, f"seed {seed}", shape, keep)
+            raise _failure(question, done.sequence, f"seed {seed}", keep)
         for number, harvest in enumerate(others(), 1):
             if harvest.failure:
                 where = f"seed {seed + number}"
-                raise _failure(question, harvest.failure, where, shape, keep)
+                raise _failure(question, harvest.failure, where, keep)
             done.inputs += harvest.inputs
             done.refused += harvest.refused
             done.corpus += harvest.corpus
@@ -247,73 +243,38 @@ def check_invariants(
     return Campaign(done.inputs, done.refused, done.seconds, seed, reached, len(smallest))
 
 
-def _replay(question: _Invariants, shape: Form, given: Sequence[bytes]) -> Campaign:
+def _replay(question: _Invariants, given: Sequence[bytes]) -> Campaign:
     """Give inputs of a failure once more; raises `InvariantError` when they still fail."""
     subject = question.subjects[0]
-    sequence = [shape.fit(bytearray(to_bytes(data, "an input of replay="))) for data in given]
+    sequence = [
+        subject.shape.fit(bytearray(to_bytes(data, "an input of replay="))) for data in given
+    ]
     subject.hit.clear()
     if question.replay(sequence):
-        raise _failure(question, sequence, "replay=", shape)
+        raise _failure(question, sequence, "replay=")
     reached = reach(subject, bytes(subject.hit.counters))
     return Campaign(len(sequence), 0, 0.0, 0, reached, 0)
 
 
-@contextmanager
-def _prepared(
-    obj: Object,
-    program: str | None,
-    inputs: Iterable[str],
-    invariant: Invariant | None,
-    after: After | None,
-) -> Iterator[tuple[_Invariants, Form]]:
-    """Give what is asked of a program, and the form of its inputs; then its state is put back."""
-    chosen = choose_program(obj, program)
-    with ExitStack() as ends:
-        ends.enter_context(one_cpu())
-        shape = choose_form((obj,), (chosen,), tuple(inputs))
-        subject = ends.enter_context(closing(Subject(obj, chosen, shape, ())))
-        ends.callback(subject.reset)
-        yield _Invariants(subject, invariant, after), shape
+def _corpus(subject: Subject, folder: Path | None) -> Corpus | None:
+    return Corpus(folder, subject.program.name) if folder else None
 
 
-def _corpus(question: _Invariants, folder: Path | None) -> Corpus | None:
-    return Corpus(folder, question.subjects[0].program.name) if folder else None
-
-
-def _beginning(
-    question: _Invariants, shape: Form, start: Sequence[bytes], folder: Path | None
-) -> list[bytes]:
+def _beginning(subject: Subject, start: Sequence[bytes], kept: Corpus | None) -> list[bytes]:
     """Return the inputs to begin with: usual ones, those given, those of the folder."""
-    kept = _corpus(question, folder)
-    return seeds(shape, start) + [shape.fit(bytearray(d)) for d in (kept.inputs() if kept else ())]
-
-
-def choose_program(obj: Object, name: str | None) -> Program:
-    """Return the program of that name, or the only one that can be test-run with inputs."""
-    if name is None:
-        able = [
-            n
-            for n, program in obj.programs.items()
-            if program.kind.test_run in {"packet", "arguments", "context"}
-        ]
-        if len(able) > 1:
-            raise RunError(
-                f"{obj.path.name} has several programs that can be test-run; say by program= "
-                f"which: {', '.join(able)}"
-            )
-        name = able[0] if able else next(iter(obj.programs))
-    check_runs(obj.programs[name])
-    return obj.programs[name]
+    shape = subject.shape
+    again = [shape.fit(bytearray(data)) for data in (kept.inputs() if kept else ())]
+    return seeds(shape, start) + again
 
 
 def _failure(
     question: _Invariants,
     sequence: Sequence[bytes],
     where: str,
-    shape: Form,
     keep: Callable[[Sequence[bytes]], Path] | None = None,
 ) -> InvariantError:
     subject = question.subjects[0]
+    shape = subject.shape
     smallest = shrink(list(sequence), lambda inputs: bool(question.replay(inputs)), shape)
     trouble = question.replay(smallest)
     if not trouble:

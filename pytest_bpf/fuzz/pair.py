@@ -156,9 +156,6 @@ class Pair:
         self._now = ()
         self.reset()
 
-    def count_again(self) -> None:
-        """Nothing is counted here."""
-
     def replay(self, sequence: Iterable[bytes]) -> str:
         """Give both the inputs once more from the beginning, and return what is wrong."""
         self.reset()

@@ -17,8 +17,9 @@ from pytest_bpf.errors import RunError, ValueTypeError
 from pytest_bpf.fuzz.bulk import Source
 from pytest_bpf.fuzz.mutation import constants, hints, tokens
 from pytest_bpf.fuzz.state import BUFFERS
-from pytest_bpf.fuzz.subject import name_setter, reason, together
+from pytest_bpf.fuzz.subject import name_setter, together
 from pytest_bpf.kernel.programs.runner import REFUSED
+from pytest_bpf.kernel.sys import libbpf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,9 +63,6 @@ class Question(Protocol):
 
     def put_back(self) -> None:
         """Put the states back, whatever ran since they were read, to give a batch once more."""
-
-    def count_again(self) -> None:
-        """Take note that a batch was given once more: the state is as it was before that."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,7 @@ class _Search:
         self.question, self.shape, self.limit = question, shape, limit
         self.subjects = question.subjects
         self.progress = Progress()
+        self._refusal = 0
         self._source = Source(Random(seed), shape, words_of(self.subjects))  # noqa: S311
         self._set_name = name_setter(shape)
         self._run = together(self.subjects)
@@ -176,7 +175,7 @@ class _Search:
             answers = run(data)
             if answers[0] is REFUSED:
                 progress.refused += 1
-                self.subjects[0].refusal = ctypes.get_errno()
+                self._refusal = ctypes.get_errno()
             progress.trouble = after_input(data, answers)
             if progress.trouble:
                 break
@@ -199,7 +198,6 @@ class _Search:
         if self._set_name is not None:
             self._set_name(data)
         self._compare(data)
-        self.question.count_again()
         for subject in self.subjects:
             twin = subject.operands
             self._queue += hints(twin.build, twin.operands(), data, self.shape)
@@ -219,8 +217,8 @@ class _Search:
             subject = self.subjects[0]
             raise RunError(
                 f"program {subject.program.name!r} ({subject.program.type}): the kernel refuses "
-                f"every test run: {reason(subject.refusal)}",
-                subject.refusal,
+                f"every test run: {libbpf.reason(self._refusal)}",
+                self._refusal,
             )
 
 

@@ -11,7 +11,6 @@ from pytest_bpf.fuzz.inputs import CLOCK_BITS, CLOCKS, COMM, COMM_HELPER, PINNED
 from pytest_bpf.fuzz.state import State
 from pytest_bpf.kernel.programs.flow import flow, is_helper_call
 from pytest_bpf.kernel.programs.runner import REFUSED, ContextRunner, PacketRunner
-from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.objects.programs.origins import source_lines
 from pytest_bpf.objects.programs.twin import Twin, instructions
 
@@ -33,7 +32,7 @@ START = 1 << 40
 DRIVEN: Answer = (0, b"")
 """The answer of a program that is attached: what it returns goes to the kernel."""
 
-KINDS = {"packet": "packet", "arguments": "arguments", "context": "context"}
+KINDS = frozenset({"packet", "arguments", "context"})
 """How `BPF_PROG_RUN` may call a program that is run here, as in the table of kinds."""
 
 
@@ -78,7 +77,6 @@ class Subject:
         stimulus: Stimulus | None = None,
     ) -> None:
         self.obj, self.program, self.shape = obj, program, shape
-        self.refusal = 0
         self.clock = START
         self.stimulus = stimulus
         with ExitStack() as failure:
@@ -89,8 +87,8 @@ class Subject:
             self.state = State(obj, leave_out)
             failure.callback(self.state.close)
             self.setters = [self._setter(part) for part in shape.parts if part.name != "comm"]
-            self.run = self._runner(self.hit)
-            self.run_for_operands = self._runner(self.operands)
+            self.run = self.runner_of(self.hit)
+            self.run_for_operands = self.runner_of(self.operands)
             self.state.read()  # takes the events that were there before
             self.start = self.state.read()
             self._end = failure.pop_all()
@@ -108,10 +106,6 @@ class Subject:
         """Return another build, with the same pins; close it."""
         gate = self.stimulus.next_gate() if self.stimulus is not None else None
         return Twin(self.program, mode, self._pins, gate)
-
-    def runner_of(self, twin: Twin) -> Callable[[bytes], Answer]:
-        """Return what gives an input to a build."""
-        return self._runner(twin)
 
     def reset(self, now: Snapshot | None = None) -> None:
         """Put the state back to what it was at first; ``now`` is what it is, if that is known."""
@@ -150,7 +144,8 @@ class Subject:
 
         return pin
 
-    def _runner(self, twin: Twin) -> Callable[[bytes], Answer]:
+    def runner_of(self, twin: Twin) -> Callable[[bytes], Answer]:
+        """Return what gives an input to a build."""
         fd, fixed, setters = twin.fd, self.shape.fixed, self.setters
         if self.stimulus is not None:
             self._end.callback(self.stimulus.attach(twin.program).detach)
@@ -162,8 +157,6 @@ class Subject:
                 for put in setters:
                     put(data, twin)
                 (answer,) = runner.run(data[fixed:] if fixed else data)
-                if answer is REFUSED:
-                    self.refusal = ctypes.get_errno()
                 return answer
 
             return give_packet
@@ -173,10 +166,7 @@ class Subject:
             for put in setters:
                 put(data, twin)
             retval = other.run(fd, data[fixed:] if fixed else data)
-            if retval < 0:
-                self.refusal = ctypes.get_errno()
-                return REFUSED
-            return retval, other.context()
+            return (retval, other.context()) if retval >= 0 else REFUSED
 
         return give
 
@@ -255,11 +245,6 @@ def helper_name(number: int) -> str:
 
     names = {value: name for name, value in kernel_enum("enum bpf_func_id", "BPF_FUNC_").items()}
     return f"bpf_{names[number]}" if number in names else f"helper {number}"
-
-
-def reason(code: int) -> str:
-    """Return the kernel's reason for a refusal."""
-    return libbpf.reason(code)
 
 
 def blocks_hit(made: Build, counters: Iterable[int]) -> set[int]:

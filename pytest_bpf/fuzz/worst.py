@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_bpf.fuzz.form import choose_form
 from pytest_bpf.fuzz.inputs import seeds
-from pytest_bpf.fuzz.invariants import choose_program
 from pytest_bpf.fuzz.mutation import hints, mutator
 from pytest_bpf.fuzz.paths import path
-from pytest_bpf.fuzz.place import one_cpu
+from pytest_bpf.fuzz.place import one_subject
 from pytest_bpf.fuzz.search import limit, words_of
 from pytest_bpf.fuzz.shrink import shrink
-from pytest_bpf.fuzz.subject import Subject, name_setter
+from pytest_bpf.fuzz.subject import name_setter
 from pytest_bpf.kernel.programs.runner import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_bpf.fuzz.inputs import Form
+    from pytest_bpf.fuzz.subject import Subject
     from pytest_bpf.objects import Object
 
 COUNT = 10_000
@@ -65,14 +63,10 @@ def find_worst(
     Raises as `check_invariants` does.
     """
     limit(count, None)
-    chosen = choose_program(obj, program)
-    with ExitStack() as ends:
-        ends.enter_context(one_cpu())
-        shape = choose_form((obj,), (chosen,), tuple(inputs))
-        subject = ends.enter_context(closing(Subject(obj, chosen, shape, ())))
-        ends.callback(subject.reset)
-        meter = ends.enter_context(closing(_Meter(subject)))
-        insns, data = _climb(subject, meter, shape, start, count, Random(seed))  # noqa: S311
+    with one_subject(obj, program, inputs) as subject, closing(_Meter(subject)) as meter:
+        shape = subject.shape
+        waiting = seeds(shape, start)
+        insns, data = _climb(subject, meter, waiting, count, Random(seed))  # noqa: S311
         (data,) = shrink([data], lambda one: meter.measure(one[0]) >= insns, shape)
         way = tuple(path(subject, [data]))
     return WorstCase(insns, shape.rest(data), shape.show(data), way, count)
@@ -110,15 +104,10 @@ class _Meter:
         self._twin.close()
 
 
-def _climb(  # noqa: PLR0917 (a function of this file)
-    subject: Subject,
-    meter: _Meter,
-    shape: Form,
-    start: Sequence[bytes],
-    count: int,
-    random: Random,
+def _climb(
+    subject: Subject, meter: _Meter, waiting: list[bytes], count: int, random: Random
 ) -> tuple[int, bytes]:
-    waiting = seeds(shape, start)
+    shape = subject.shape
     mutate = mutator(random, shape, words_of([subject]))
     best: dict[bytes, int] = {}
     levels: set[int] = set()
