@@ -67,6 +67,9 @@ from pytest_bpf.fuzz import find_worst as find_worst
 from pytest_bpf.kernel.layers import Packet as Packet
 from pytest_bpf.kernel.programs.run_time_stats import statistics as statistics
 from pytest_bpf.kernel.sys.bpffs import PinDirectory as PinDirectory
+from pytest_bpf.kernel.values.actions import NetfilterVerdict as NetfilterVerdict
+from pytest_bpf.kernel.values.actions import NetkitAction as NetkitAction
+from pytest_bpf.kernel.values.actions import RetCode as RetCode
 from pytest_bpf.kernel.values.actions import SkAction as SkAction
 from pytest_bpf.kernel.values.actions import TcAction as TcAction
 from pytest_bpf.kernel.values.actions import XdpAction as XdpAction

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.errors import LoadError, NotMeasuredError, RunError, ValueTypeError
+from pytest_bpf.errors import (
+    LoadError,
+    NotMeasuredError,
+    RunError,
+    UnavailableError,
+    ValueTypeError,
+)
 from pytest_bpf.kernel.layers import Packet
 from pytest_bpf.kernel.programs import run_time_stats
 from pytest_bpf.kernel.programs.run_time_stats import statistics
 from pytest_bpf.kernel.sys.perf_event import online_cpus
-from pytest_bpf.kernel.values.actions import SkAction, TcAction, XdpAction
+from pytest_bpf.kernel.values.actions import RetCode, SkAction, TcAction, XdpAction
 from pytest_bpf.loader import Loader
 from pytest_bpf.netns import pair
 from pytest_bpf.objects import Program
@@ -49,6 +55,9 @@ SEC("flow_dissector") int dissect(struct __sk_buff *skb) {
 SEC("kprobe") int probe(void *ctx) { return 0; }
 SEC("sockops") int operations(struct bpf_sock_ops *ctx) { return 1; }
 SEC("tp_btf/sys_enter") int traced(__u64 *ctx) { runs++; return 0; }
+SEC("iter/task") int tasks(struct bpf_iter__task *ctx) { return 0; }
+SEC("xdp/devmap") int behind(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("sk_lookup") int choose(struct bpf_sk_lookup *ctx) { return SK_PASS; }
 """
 FRAME = bytes(range(60))
 
@@ -180,8 +189,27 @@ def test_refusals_say_why(obj: Object) -> None:
             r"does not take these members of the context: data .*, data_end \(the length",
         ),
         ("add", (b"", (1, 2)), {"cpu": 4096}, "CPU 4096 is not online"),
-        ("add", (b"", (1,) * 13), {}, "cannot be test-run"),
-        ("cut", (FRAME,), {"live": True, "batch_size": 10**6}, "cannot be test-run"),
+        ("add", (b"", (1,) * 13), {}, "at most 12: not 13"),
+        (
+            "add",
+            (b"", (1,)),
+            {},
+            "a context of its arguments, at most 12: it got 1, and reads more",
+        ),
+        ("add", (), {}, "it got 0, and reads more"),
+        ("execute", (), {}, "reads more of its context than the 0 bytes that it got"),
+        ("execute", (b"", b"abc"), {}, "reads more of its context than the 3 bytes that it got"),
+        ("cut", (FRAME,), {"live": True, "batch_size": 10**6}, "batch_size is at most 256"),
+        ("cut", (FRAME,), {"batch_size": 4}, "batch_size= is for live=True"),
+        ("mark", (FRAME,), {"live": True}, "live=True is for xdp programs"),
+        ("cut", (FRAME,), {"cpu": 0}, "cpu= is for raw tracepoints: pin the thread"),
+        ("mark", (bytes(5000),), {}, "must fit into a page of 4096 bytes"),
+        ("behind", (FRAME,), {}, "no test run for xdp_devmap programs, attach it instead"),
+        ("traced", (), {}, "no test run for tp_btf programs, attach it instead"),
+        ("tasks", (), {}, "no test run for iter programs, attach it instead"),
+        ("choose", (), {}, "its context says the address family: {'family': socket.AF_INET, "),
+        ("choose", (b"", {"remote_port": 7}), {}, "its context says the address family"),
+        ("choose", (b"", {"family": 2, "remote_port": 7, "cookie": 1}), {}, r": sk \(0\), cookie \(0\)$"),
     ):
         with pytest.raises(RunError, match=words):
             run(obj, name, *arguments, **options)
@@ -227,6 +255,8 @@ SEC("xdp") int minus(struct xdp_md *ctx) { return -2; }
 SEC("sk_lookup") int choose(struct bpf_sk_lookup *ctx) { return SK_DROP; }
 SEC("raw_tp") int refuse(void *ctx) { return -2; }
 SEC("cgroup_skb/egress") int allow(struct __sk_buff *skb) { return 1; }
+SEC("lwt_xmit") int reroute(struct __sk_buff *skb) { return BPF_LWT_REROUTE; }
+SEC("flow_dissector") int dissect_on(struct __sk_buff *skb) { return 129; }
 """
 
 
@@ -241,6 +271,8 @@ SEC("cgroup_skb/egress") int allow(struct __sk_buff *skb) { return 1; }
         ("choose", SkAction.SK_DROP, "SK_DROP"),
         ("refuse", -errno.ENOENT, "-2"),
         ("allow", 1, "1"),
+        ("reroute", RetCode.BPF_LWT_REROUTE, "BPF_LWT_REROUTE"),
+        ("dissect_on", 129, "BPF_FLOW_DISSECTOR_CONTINUE"),
     ],
 )
 def test_return_values_are_signed_and_named(
@@ -253,6 +285,66 @@ def test_return_values_are_signed_and_named(
     result = load_once(definition + KINDS).programs[program].test_run(frame, context)
     assert result.retval == value
     assert name in repr(result.retval)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "name"),
+    [
+        ("netkit/primary", -1, "NETKIT_NEXT"),
+        ("netfilter", 0, "NF_DROP"),
+        ("netfilter", 1, "ACCEPT"),
+    ],
+)
+def test_verdicts_of_newer_kinds_are_named(load: Load, section: str, value: int, name: str) -> None:
+    try:
+        obj = load(f'SEC("{section}") int decide(void *ctx) {{ return {value}; }}')
+    except (LoadError, UnavailableError) as error:
+        pytest.skip(str(error))
+    retval = obj.programs["decide"].test_run(udp_frame()).retval
+    assert retval == value
+    assert name in repr(retval)
+
+
+LENGTHS = """
+__u64 length, metadata;
+SEC("xdp") int measure(struct xdp_md *ctx) {
+    length = ctx->data_end - ctx->data; metadata = ctx->data - ctx->data_meta; return XDP_PASS; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("context", "length", "metadata"),
+    [
+        ({}, 60, 0),
+        ({"ingress_ifindex": 1}, 60, 0),
+        ({"data": 4}, 56, 4),
+        ({"data": 8, "data_end": 60, "rx_queue_index": 0}, 52, 8),
+    ],
+)
+def test_a_context_without_data_end_has_the_whole_packet(
+    load_once: Load, context: dict[str, int], length: int, metadata: int
+) -> None:
+    obj = load_once(LENGTHS)
+    result = obj.programs["measure"].test_run(FRAME, context)
+    assert (obj.globals["length"], obj.globals["metadata"]) == (length, metadata)
+    assert result.context.data_end == 60
+    assert result.data_out == FRAME
+
+
+def test_live_frames_with_a_context(load_once: Load) -> None:
+    obj = load_once(LENGTHS)
+    result = obj.programs["measure"].test_run(FRAME, {"ingress_ifindex": 1}, live=True)
+    assert obj.globals["length"] == 60
+    assert result.context is None, "live frames give none back"
+
+
+def test_a_context_that_the_kernel_does_not_give_back_is_none(load: Load, obj: Object) -> None:
+    try:
+        program = load('SEC("netfilter") int pass(void *ctx) { return 1; }').programs["pass"]
+    except (LoadError, UnavailableError) as error:
+        pytest.skip(str(error))
+    run(obj, "mark", FRAME, {"mark": 1})
+    assert program.test_run(udp_frame(), {"pf": socket.AF_INET}).context is None
 
 
 def test_a_context_goes_in_again_when_the_packet_has_grown(obj: Object) -> None:

@@ -48,7 +48,6 @@ ROWS = (
         context="xdp_md",
         passes=2,
         caller="dispatcher",
-        test_run="packet",
         since=(5, 9),
         unseen=True,
         probe="xdp",

@@ -32,6 +32,31 @@ class SkAction(IntEnum):
     SK_DROP, SK_PASS = range(2)
 
 
+class NetkitAction(IntEnum):
+    """``enum netkit_action`` of ``uapi/linux/if_link.h``."""
+
+    NETKIT_NEXT = -1
+    NETKIT_PASS = 0
+    NETKIT_DROP = 2
+    NETKIT_REDIRECT = 7
+
+
+class NetfilterVerdict(IntEnum):
+    """``NF_*`` of ``uapi/linux/netfilter.h``, of those that programs return."""
+
+    NF_DROP, NF_ACCEPT = range(2)
+
+
+class RetCode(IntEnum):
+    """``enum bpf_ret_code`` of ``uapi/linux/bpf.h``: programs of routes, and flow dissectors."""
+
+    BPF_OK = 0
+    BPF_DROP = 2
+    BPF_REDIRECT = 7
+    BPF_LWT_REROUTE = 128
+    BPF_FLOW_DISSECTOR_CONTINUE = 129
+
+
 ACTIONS: dict[str, type[IntEnum]] = {
     "xdp": XdpAction,
     "sched_cls": TcAction,
@@ -40,20 +65,31 @@ ACTIONS: dict[str, type[IntEnum]] = {
     "sk_msg": SkAction,
     "sk_lookup": SkAction,
     "sk_reuseport": SkAction,
+    "netfilter": NetfilterVerdict,
+    "lwt_in": RetCode,
+    "lwt_out": RetCode,
+    "lwt_xmit": RetCode,
+    "lwt_seg6local": RetCode,
+    "flow_dissector": RetCode,
+    "netkit": NetkitAction,
 }
-"""The enumeration of each type of program whose return values have names."""
+"""The enumeration of each type of program, or kind, whose return values have names."""
 
 _NAMES = {kind: {int(member): member for member in enum} for kind, enum in ACTIONS.items()}
 
 
-def action(program_type: str, value: int) -> int:
+def action(program_type: str, value: int, kind: str = "") -> int:
     """Return a program's 32-bit return value, signed, and as a member of its enumeration.
+
+    That of its ``kind`` goes before that of its type.
 
     >>> action("sched_cls", 4294967295)
     <TcAction.TC_ACT_UNSPEC: -1>
+    >>> action("sched_cls", 4294967295, "netkit")
+    <NetkitAction.NETKIT_NEXT: -1>
     >>> action("raw_tracepoint", 4294967294)
     -2
     """
     number = value - (1 << 32) if value >= 1 << 31 else value
-    names = _NAMES.get(program_type)
+    names = _NAMES.get(kind) or _NAMES.get(program_type)
     return names.get(number, number) if names else number

@@ -67,6 +67,8 @@ def encode_context(program: LoadedProgram, context: Any, size: int) -> Context:
         raise ValueTypeError(f"{label}: its BTF has no struct for it, pass bytes")
     if isinstance(context, Record):
         context = _refit(program.type, context, size)
+    elif program.type == "xdp" and isinstance(context, Mapping) and c_type is _kernel_type(program):
+        context = {"data_end": size, **context}  # else no byte of the packet is where programs look
     members, namespace = _interfaces(context, program)
     return Context(codec(c_type).encode(members, label), c_type, namespace)
 

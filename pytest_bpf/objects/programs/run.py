@@ -35,8 +35,8 @@ CONTEXT_ROOM = 1024
 class Run:
     """The result of one ``BPF_PROG_RUN``.
 
-    ``retval`` is signed, and a member of `XdpAction`, `TcAction` or `SkAction` where the program's
-    kind has names for what it returns. ``duration_ns`` is the kernel's average over the
+    ``retval`` is signed, and a member of an enumeration (`XdpAction`, `TcAction`, ...) where the
+    program's kind has names for what it returns. ``duration_ns`` is the kernel's average over the
     repetitions; it reads about 55 ns high, and the first run of a program is cold. ``data_out`` is
     the packet afterwards, and ``packet`` the same by layers. ``context`` is typed as the one
     passed, None without one.
@@ -148,11 +148,11 @@ def _run_packet(program: LoadedProgram, data: bytes) -> Run:
     runner = _memory.runner
     retval = runner.run(program.fd, data)
     if retval < 0:
-        request = RunRequest(program, "packet", data, NO_CONTEXT, None)
+        request = RunRequest(program, "packet", data, NO_CONTEXT)
         raise run_error(request, ctypes.get_errno())
     result = object.__new__(Run)  # the constructor of a frozen dataclass takes three times as long
     members = result.__dict__
-    members["retval"] = action(program.type, retval)
+    members["retval"] = action(program.type, retval, program.kind.name)
     members["duration_ns"] = runner.words[DURATION]
     members["data_out"] = runner.packet()
     members["context"] = None
@@ -197,17 +197,18 @@ def _run(  # noqa: PLR0917 (positional arguments are faster)
     for _ in range(1 if packet else repeat):  # the kernel repeats packet programs alone
         code = function(fd, memory.reference)
         if code < 0:
-            raise run_error(RunRequest(program, mode, data, context, cpu), -code)
+            flags = {"cpu": cpu, "live": live, "batch_size": batch_size}
+            raise run_error(RunRequest(program, mode, data, context, flags), -code)
     returned = b""
-    if returns_context:
+    if returns_context and options.ctx_size_out < CONTEXT_ROOM:  # else the kernel gave none back
         returned = ctypes.string_at(memory.context_address, options.ctx_size_out)
-    elif argument is not None:
+    elif argument is not None and not live:
         returned = argument.raw
     return Run(
-        action(program.type, options.retval),
+        action(program.type, options.retval, program.kind.name),
         options.duration,
         ctypes.string_at(memory.address, options.data_size_out) if with_data else b"",
-        context.decode(returned) if raw else None,
+        context.decode(returned) if returned else None,
     )
 
 
