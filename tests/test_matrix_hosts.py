@@ -19,6 +19,7 @@ from pytest_bpf.plugin.matrix import hosts, sending
 from pytest_bpf.plugin.matrix.choices import KernelChoice, here
 from tests.ssh_hosts import ssh_host
 from tests.test_matrix import release
+from tests.test_matrix_kernels import dead_kernel, x86_64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.ssh_hosts import SshHost
 
-__all__ = ["release"]  # a fixture of the other module
+__all__ = ["dead_kernel", "release"]  # fixtures of other modules
 
 pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
 
@@ -152,6 +153,27 @@ def test_a_host_is_one_of_the_kernels(pytester: pytest.Pytester, there: Path, po
         "test_it.py::test_after passed error",
         f"nowhere to run on {name}: the connection to {name} has ended",
     } <= set(lines), "\n".join(lines)
+
+
+@x86_64
+@pytest.mark.usefixtures("release")
+def test_a_machine_of_a_host_that_may_fail(
+    pytester: pytest.Pytester, there: Path, port: str, dead_kernel: str
+) -> None:
+    """The session goes on with as many workers for each kernel as before."""
+    choice = f"socket=127.0.0.1:{port}//chdir={there}//kernel={dead_kernel}"
+    options = ("--bpf-kernel", "host", "--bpf-kernel-may-fail", choice, "-n", "2")
+    result = session(pytester, *options, "test_it.py::test_program", "test_it.py::test_after")
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "bpf: pytest-bpf *, kernels host",
+            f"bpf: not on 6.6.9@127.0.0.1:{port}: no machine with this kernel: the virtual *",
+            "created: 2/2 workers",
+            "total * 2 passed",
+        ]
+    )
 
 
 def test_a_host_by_ssh(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ __all__ = ["release", "session"]  # the fixtures of the other module
 pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
 
 pytestmark = pytest.mark.xdist_group("machines")
+
+x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is of x86_64")
 
 MIXED = "def test_fails():\n    assert [1] == [2]\ndef test_passes(): pass\n"
 
@@ -85,6 +89,50 @@ def test_a_kernel_of_the_command_line_stands_for_those_of_the_configuration(
     result = run(session, "-p", "no:randomly", "--bpf-kernel", "0.99")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-kernel: no kernel is to be had: no kernel '0.99'*"])
+
+
+NO_KERNEL = struct.pack("<4s3B9xHHI", b"\x7fELF", 2, 1, 1, 2, 62, 1) + bytes(1000)
+"""The head of a file that looks like a kernel to everybody but qemu, which ends at once."""
+
+
+@pytest.fixture(scope="session")
+def dead_kernel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of an image that never boots; it says that it is Linux 6.6.9."""
+    image = tmp_path_factory.mktemp("dead") / "vmlinux"
+    image.write_bytes(NO_KERNEL + b"Linux version 6.6.9 (nobody@nowhere)\n")
+    return str(image)
+
+
+@x86_64
+@pytest.mark.usefixtures("release")
+def test_a_session_goes_on_without_a_machine_that_may_fail(
+    session: pytest.Pytester, dead_kernel: str
+) -> None:
+    """It is counted nowhere; an id with its kernel selects nothing on the others."""
+    name = "test_a_session_goes_on_without_a_machine_that_may_fail.py"
+    session.makepyfile("def test_x(): pass\ndef test_y(): pass\n")
+    kernels = ("--bpf-kernel", "host", "--bpf-kernel-may-fail", dead_kernel)
+    ids = (f"{name}::test_x[host]", f"{name}::test_y[6.6.9]", f"{name}::test_y[host]")
+    result = run(session, "-p", "no:randomly", "-n", "2", *kernels, *ids)
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "created: 2/2 workers",
+            "* host",
+            "total * 2 passed",
+            "not on 6.6.9: no machine with this kernel: the virtual machine ended by itself *",
+        ]
+    )
+
+
+@x86_64
+@pytest.mark.usefixtures("release")
+def test_a_machine_that_may_not_fail(session: pytest.Pytester, dead_kernel: str) -> None:
+    session.makepyfile("def test_x(): pass")
+    result = run(session, "--bpf-kernel", "host", "--bpf-kernel", dead_kernel)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: no machine with kernel 6.6.9: the virtual machine *"])
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from pytest_bpf.netns.namespace import Namespace
 from pytest_bpf.netns.places import Places
 from pytest_bpf.plugin.stash import LOADER
-from pytest_bpf.plugin.terminal import has_terminal
+from pytest_bpf.plugin.terminal import has_terminal, uncaptured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,18 +31,17 @@ def pytest_exception_interact(
     node: pytest.Item | pytest.Collector, report: pytest.TestReport
 ) -> None:
     """Run a shell, and go on when it ends."""
-    config = node.config
-    if capture := config.pluginmanager.getplugin("capturemanager"):
-        capture.suspend_global_capture(in_=True)
-        for text in capture.read_global_capture():
-            sys.stdout.write(text)
-    print(f"\n{report.longreprtext}")  # noqa: T201 (what the person at the terminal wants to see)
-    print(f"bpf: {node.nodeid} stopped here; exit goes on")  # noqa: T201
-    for line in _state(node):
-        print(f"  {line}")  # noqa: T201
-    sys.stdout.flush()
-    shell = os.environ.get("SHELL") or "/bin/sh"
-    subprocess.run([shell], check=False)
+    with uncaptured(node.config):
+        print(f"\n{report.longreprtext}")  # noqa: T201 (for the person at the terminal)
+        for title, text in report.sections:
+            if node.config.option.showcapture in ("all", title.rpartition(" ")[2]):
+                print(f"{title}:\n{text.rstrip()}")  # noqa: T201
+        print(f"bpf: {node.nodeid} stopped here; exit goes on")  # noqa: T201
+        for line in _state(node):
+            print(f"  {line}")  # noqa: T201
+        sys.stdout.flush()
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        subprocess.run([shell], check=False)
 
 
 def _state(node: pytest.Item | pytest.Collector) -> Iterator[str]:

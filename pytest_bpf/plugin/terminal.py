@@ -14,16 +14,24 @@ if TYPE_CHECKING:
 
 @contextmanager
 def uncaptured(config: pytest.Config) -> Iterator[None]:
-    """Give the standard streams back to whoever started pytest, for a while."""
+    """Give the standard streams back to whoever started pytest, for a while.
+
+    Between tests pytest has suspended its capture already: then it stays so, or what pytest itself
+    says next would be taken for the output of a test.
+    """
     capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is None:
+    streams = capture and capture._global_capturing  # noqa: SLF001 (nothing public tells its state)
+    if not streams:
         yield
         return
+    was_started = streams.is_started()
     capture.suspend_global_capture(in_=True)
     try:
         yield
     finally:
-        capture.resume_global_capture()
+        capture.resume_global_capture()  # the only way to give standard input back
+        if not was_started:
+            capture.suspend_global_capture()
 
 
 def has_terminal(config: pytest.Config, *descriptors: int) -> bool:

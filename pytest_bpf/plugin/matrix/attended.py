@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.kernel.sys import libc
+from pytest_bpf.plugin.matrix import hosts
 from pytest_bpf.plugin.terminal import has_terminal, uncaptured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_bpf.plugin.matrix.choices import KernelChoice
+    from pytest_bpf.plugin.matrix.choices import Choices, KernelChoice
+
+GOOD = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+"""How a session ends that has not failed."""
 
 ASKS = {"usepdb": "--pdb", "trace": "--trace", "bpf_shell": "--bpf-shell"}
 """Options that need a terminal, as pytest keeps them and as they are written."""
@@ -35,23 +39,38 @@ VARIABLE = "PYTEST_BPF_ATTENDED"
 """Tells pytest in the machine the name of its kernel, and those of the session."""
 
 HERE = pytest.StashKey[dict[str, Any]]()
-CHOICES = pytest.StashKey["Sequence[KernelChoice]"]()
+CHOICES: pytest.StashKey[Choices] = pytest.StashKey()
 
 
-def is_asked(config: pytest.Config) -> bool:
-    """Say whether a person attends this session; `pytest.UsageError` where there is no terminal."""
+def asked(config: pytest.Config) -> str:
+    """Return the option by which a person attends this session, or "" when nobody does.
+
+    Raises `pytest.UsageError` where there is no terminal.
+    """
     option = config.option
     if option.collectonly:
-        return False
+        return ""
     for name, written in ASKS.items():
         if getattr(option, name, False):
             if not has_terminal(config):
                 raise pytest.UsageError(
                     f"{written} needs a terminal to ask at, and standard input is none"
                 )
-            return True
+            return written
+    if option.bpf_console:
+        return "--bpf-console"
     live = option.capture == "no" and not getattr(option, "numprocesses", None)
-    return bool(option.bpf_console or (live and has_terminal(config, 0, 1)))
+    return "-s at a terminal" if live and has_terminal(config, 0, 1) else ""
+
+
+def refuse_hosts(option: str, choices: Sequence[str]) -> None:
+    """Raise `pytest.UsageError` for a kernel of another host, which has not this terminal."""
+    for choice in choices:
+        if choice.startswith(hosts.WAYS):
+            raise pytest.UsageError(
+                f"{option} gives the tests this terminal, and --bpf-kernel {choice} is another "
+                "host: log in there, and run pytest there; or leave one of the two out"
+            )
 
 
 def here(config: pytest.Config) -> dict[str, Any]:
@@ -77,24 +96,32 @@ def refuse_breakpoints(config: pytest.Config, kernel: str) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Run the sessions; return the exit status: the first of a session that failed."""
-    kernels = config.stash.get(CHOICES, None)
-    if kernels is None:
+    choices = config.stash.get(CHOICES, None)
+    if choices is None:
         return None
-    names = [kernel.name for kernel in kernels]
+    names = [kernel.name for kernel in choices.kernels]
     codes: list[int] = []
     with uncaptured(config), _terminal_kept():
-        for kernel in kernels:
-            codes.append(_run(config, kernel, names))
-            if codes[-1] == pytest.ExitCode.INTERRUPTED:
+        for absence in choices.absences:
+            _say(f"not on {absence.choice}: {absence.reason}")
+        for kernel in choices.kernels:
+            code = _run(config, kernel, names)
+            if code in GOOD or code == pytest.ExitCode.INTERRUPTED or not kernel.may_fail:
+                codes.append(code)
+            else:
+                _say(f"may fail on {kernel.name}: the session ended with exit status {code}")
+            if code == pytest.ExitCode.INTERRUPTED:
                 break
-    failed = [code for code in codes if code not in (0, pytest.ExitCode.NO_TESTS_COLLECTED)]
-    return failed[0] if failed else min(codes)
+    failed = [code for code in codes if code not in GOOD]
+    return failed[0] if failed else min(codes, default=0)
+
+
+def _say(sentence: str) -> None:
+    print(f"bpf: {sentence}", flush=True)  # noqa: T201 (at the terminal, between sessions)
 
 
 def _run(config: pytest.Config, kernel: KernelChoice, names: Sequence[str]) -> int:
     """Run pytest on a kernel, as it was called here."""
-    if kernel.host:
-        raise pytest.UsageError(f"a session at the terminal on {kernel.name}: log in there for it")
     console = ["--console"] if config.option.bpf_console else []
     machine = [*kernel.command, "--terminal", *console, "--"] if kernel.is_virtual else []
     said = json.dumps({"kernel": kernel.name, "kernels": list(names)})

@@ -177,6 +177,11 @@ def unique(kernels: Sequence[KernelChoice]) -> list[str]:
     return list(dict.fromkeys(kernel.name for kernel in kernels))
 
 
+def gateways(kernels: Sequence[KernelChoice]) -> list[str]:
+    """Return the specs of the gateways to the kernels' hosts, each once."""
+    return list(dict.fromkeys(kernel.host.gateway for kernel in kernels if kernel.host))
+
+
 def here(kernel: KernelChoice) -> KernelChoice | None:
     """Return the same kernel of a machine here, for one of a host that is gone; None without it."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -84,15 +85,17 @@ class Connection:
 
     def begin_saving(self, name: str, words: Sequence[str]) -> None:
         """Have a machine's saved state made there; ``words`` are its command's."""
-        channel = self._gateway.remote_exec(CALL.format("save"))
-        channel.send(list(words))
-        self._saving[name] = channel
+        with suppress(*hosts.lost()):  # `finish_saving` says so
+            channel = self._gateway.remote_exec(CALL.format("save"))
+            channel.send(list(words))
+            self._saving[name] = channel
 
     def finish_saving(self, name: str) -> str:
         """Wait for that, its progress on the terminal; return why there is no machine, or ""."""
-        channel = self._saving.pop(name)
         output = b""
         try:
+            if (channel := self._saving.pop(name, None)) is None:
+                raise EOFError("before it was asked to save a machine")
             while isinstance(said := channel.receive(), bytes):
                 output += said
                 sys.stderr.buffer.write(said)

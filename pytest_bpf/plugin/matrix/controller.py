@@ -14,7 +14,7 @@ from pytest_bpf.cache import open_cache
 from pytest_bpf.plugin.matrix import connection, hosts, saving
 from pytest_bpf.plugin.matrix.ahead import import_ahead
 from pytest_bpf.plugin.matrix.by_kernel import ByKernel
-from pytest_bpf.plugin.matrix.choices import Absence, here, unique
+from pytest_bpf.plugin.matrix.choices import Absence, gateways, here, unique
 from pytest_bpf.plugin.matrix.machines import Machines, compiling
 from pytest_bpf.plugin.matrix.names import strip_kernel, strip_kernel_in_snapshots
 from pytest_bpf.plugin.matrix.relay import LOOPBACK, Relay
@@ -50,6 +50,7 @@ class Controller:
         self._connections = choices.connections
         self._places = {kernel.place: kernel for kernel in self._choices}
         self._names = unique(self._choices)
+        self._session_names = self._names
         self._outcomes: dict[tuple[str, str], str] = {}
         self._by_kernel = ByKernel()
         self._collected: dict[str, Sequence[str]] = {}
@@ -75,31 +76,39 @@ class Controller:
             *(f"bpf: not on {absence.choice}: {absence.reason}" for absence in self._absences),
         ]
 
+    @pytest.hookimpl(tryfirst=True)  # others count the workers
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[execnet.XSpec]) -> None:
         """Give each worker its machine's command, when the saved machines are there."""
         for place, reason in saving.finish(config).items():
-            specs[:] = [spec for spec in specs if spec.bpf_place != place]
-            self._give_up(place, reason)
+            self._give_up(config, place, reason)
+        specs[:] = [spec for spec in specs if spec.bpf_place in self._places]
         for number, spec in enumerate(specs):
             kernel = self._places[str(spec.bpf_place)]
             if kernel.is_virtual:
                 self._machines.equip(spec, kernel, number)
 
-    def _give_up(self, place: str, reason: str) -> None:
-        """Go on without a kernel that may fail; `pytest.UsageError` when it is required."""
-        kernel = self._places[place]
+    def _give_up(self, config: pytest.Config, place: str, reason: str) -> None:
+        """Go on without a kernel that may fail; `pytest.UsageError` when it is required.
+
+        Its workers are no longer counted, and a host that has no other is not called again. Only
+        its name stays one of the session's: an id with that kernel selects nothing on the others.
+        """
+        kernel = self._places.pop(place)
         self._choices.remove(kernel)
         if not kernel.may_fail or not self._choices:
             raise pytest.UsageError(f"no machine with kernel {place}: {reason}")
         self._names = unique(self._choices)
         self._absences.append(Absence(place, f"no machine with this kernel: {reason}"))
+        option = config.option
+        option.tx = [worker for worker in option.tx if not worker.endswith(hosts.at(place))]
+        option.px = gateways(self._choices)
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a worker its kernel's name, and where its compiler is."""
         kernel = self._places[_place(node)]
         node.sendcommand = hosts.unless_gone(node.sendcommand)
         node.workerinput["bpf_kernel"] = kernel.name
-        node.workerinput["bpf_kernels"] = self._names
+        node.workerinput["bpf_kernels"] = self._session_names
         if kernel.is_virtual or kernel.host:
             node.workerinput["bpf_relay"] = channel = node.gateway.newchannel()
             Relay(channel, partial(_connect, node))
@@ -117,7 +126,7 @@ class Controller:
             raise pytest.UsageError(
                 f"--bpf-kernel goes with --dist {', '.join(SCHEDULERS)}, not {config.option.dist}"
             )
-        count = len(config.option.tx) // len(self._places)
+        count = len(config.option.tx) // len(self._choices)
         machines = {
             name: count * sum(kernel.name == name for kernel in self._choices)
             for name in self._names
@@ -218,9 +227,7 @@ class Controller:
             if kernel.host and kernel.is_virtual:
                 talk = self._connections[kernel.host.address.spec]
                 if reason := talk.finish_saving(kernel.place):
-                    words = f"//bpf_place={kernel.place}"
-                    config.option.tx = [t for t in config.option.tx if not t.endswith(words)]
-                    self._give_up(kernel.place, reason)
+                    self._give_up(config, kernel.place, reason)
         for talk in self._connections.values():
             talk.close()
 

@@ -117,7 +117,12 @@ def worker(name: str, place: str, number: int, host: Address | None) -> str:
     """Return the spec of a worker here, or one that a host's gateway starts."""
     via = f"via={host.gateway_id}//" if host else ""
     same = f"{f'.{number}' if number else ''}"
-    return f"popen//{via}id={place}{same}//bpf_kernel={name}//bpf_place={place}"
+    return f"popen//{via}id={place}{same}//bpf_kernel={name}{at(place)}"
+
+
+def at(place: str) -> str:
+    """Return how the spec of a worker at a place ends."""
+    return f"//bpf_place={place}"
 
 
 def keep_path(spec: XSpec) -> None:

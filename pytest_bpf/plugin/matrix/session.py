@@ -14,7 +14,7 @@ import pytest
 from pytest_bpf.errors import BpfError
 from pytest_bpf.netns.places import sweep
 from pytest_bpf.plugin.matrix import attended, folders, hosts, names, saving, sending
-from pytest_bpf.plugin.matrix.choices import Choices, unique
+from pytest_bpf.plugin.matrix.choices import Choices, gateways, unique
 from pytest_bpf.plugin.matrix.controller import Controller
 from pytest_bpf.plugin.matrix.relay import PORTS, Relay
 from pytest_bpf.plugin.matrix.unreachable import Unreachable
@@ -44,34 +44,17 @@ def prepare(config: pytest.Config) -> None:
     """
     if attended.here(config):
         return
-    is_attended = attended.is_asked(config)
+    asked = attended.asked(config)
     if not config.pluginmanager.hasplugin("xdist"):
         raise pytest.UsageError(
             "--bpf-kernel needs pytest-xdist, which runs a worker for each kernel; "
             "pip install 'pytest-bpf[vm]'"
         )
-    chosen = settings(config)
-    files = folders.writable(config, whole_project=is_attended)
-    machine = (*chosen.machine, *(f"--writable={folder}" for folder in files))
-    found = Choices(machine, partial(_project, config))
-    config.add_cleanup(found.close)
-    try:
-        for choice in dict.fromkeys((*chosen.kernels, *chosen.optional_kernels)):
-            found.add(choice, may_fail=choice in chosen.optional_kernels)
-    except BpfError as error:
-        raise pytest.UsageError(f"--bpf-kernel: {error}") from None
+    found = _find(config, asked)
     choices = found.kernels
-    _check(found, exact=chosen.exact)
-    session = unique(choices)
-    choices = [
-        kernel
-        for kernel in choices
-        if any(names.select(argument, [kernel.name], session) for argument in config.args)
-    ]
-    if is_attended:
-        config.stash[attended.CHOICES] = choices
+    if asked:
+        config.stash[attended.CHOICES] = found
         return
-    found.kernels = choices
     config.stash[CHOICES] = found
     sweep()
     option = config.option
@@ -87,12 +70,40 @@ def prepare(config: pytest.Config) -> None:
         if host.sent:
             _use_relative_paths(config, host.sent[0])
     count = _workers(config)
-    option.px = list(dict.fromkeys(k.host.gateway for k in choices if k.host))
+    option.px = gateways(choices)
     option.tx = [kernel.worker(number) for kernel in choices for number in range(count)]
     option.dist = "load" if option.dist in ("no", "each") else option.dist
     option.numprocesses = None
     if option.maxworkerrestart is None:
         option.maxworkerrestart = str(RESTARTS * len(option.tx))
+
+
+def _find(config: pytest.Config, asked: str) -> Choices:
+    """Return the kernels that were asked for and that the arguments select.
+
+    ``asked`` is the option by which a person attends the session, if there is one.
+    """
+    chosen = settings(config)
+    files = folders.writable(config, whole_project=bool(asked))
+    machine = (*chosen.machine, *(f"--writable={folder}" for folder in files))
+    wanted = tuple(dict.fromkeys((*chosen.kernels, *chosen.optional_kernels)))
+    if asked:
+        attended.refuse_hosts(asked, wanted)
+    found = Choices(machine, partial(_project, config))
+    config.add_cleanup(found.close)
+    try:
+        for choice in wanted:
+            found.add(choice, may_fail=choice in chosen.optional_kernels)
+    except BpfError as error:
+        raise pytest.UsageError(f"--bpf-kernel: {error}") from None
+    _check(found, exact=chosen.exact)
+    session = unique(found.kernels)
+    found.kernels = [
+        kernel
+        for kernel in found.kernels
+        if any(names.select(argument, [kernel.name], session) for argument in config.args)
+    ]
+    return found
 
 
 def _check(found: Choices, *, exact: bool) -> None:
