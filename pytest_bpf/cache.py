@@ -168,11 +168,11 @@ class Cache:
             with suppress(FileNotFoundError):
                 if folder.stat().st_mtime < oldest:
                     shutil.rmtree(folder, ignore_errors=True)
-        files = sorted((_last_use(status), status.st_size, path) for path, status in self._files())
+        files = sorted((last_use(status), status.st_size, path) for path, status in self._files())
         surplus = sum(size for _, size, _ in files) - limit
         deleted = 0
-        for last_use, size, path in files:
-            if deleted >= surplus or last_use > oldest:
+        for used, size, path in files:
+            if deleted >= surplus or used > oldest:
                 break
             path.unlink(missing_ok=True)
             deleted += size
@@ -194,12 +194,36 @@ class Cache:
 
 
 def mark_used(path: os.PathLike[str] | str) -> None:
-    """Note that ``path`` is in use, so that pruning spares it; its modification time stays."""
+    """Note that ``path`` is in use, so that it is not removed as old.
+
+    The modification time of a file stays, that of a folder does not (`last_use`).
+    """
     status = os.stat(path)  # noqa: PTH116 - on the path of every cache hit
     now = time.time_ns()
-    if status.st_atime_ns < now - YOUNG * 10**9 // 4:
+    if last_use(status) < now / 10**9 - YOUNG / 4:
+        modified = now if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
         with suppress(PermissionError):
-            os.utime(path, ns=(now, status.st_mtime_ns))
+            os.utime(path, ns=(now, modified))
+
+
+def last_use(status: os.stat_result) -> float:
+    """Return when a file or folder of the cache was used last, as `mark_used` notes it.
+
+    Of a folder it is the modification time: who only lists it (``du``, a backup) uses nothing of
+    it, but changes the time of its last access.
+    """
+    if stat.S_ISDIR(status.st_mode):
+        return status.st_mtime
+    return max(status.st_atime, status.st_mtime)
+
+
+def forget_old(folder: Path, seconds: float, remove: Callable[[Path], None] | None = None) -> None:
+    """Remove what is in a folder of the cache and was not used for so long, by ``remove``."""
+    oldest = time.time() - seconds
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):  # another run is quicker
+            if last_use(path.lstat()) < oldest:
+                (remove or _delete)(path)
 
 
 def digest(*parts: str | bytes) -> str:
@@ -274,6 +298,13 @@ def find_fault(path: Path, *, above: bool = False) -> str | None:
     return None
 
 
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
 def _remove(folder: Path) -> None:
     """Remove a folder, also while a process that is being killed still writes into it."""
     deadline = time.monotonic() + LAST_WRITES
@@ -332,10 +363,6 @@ def _owners() -> set[int]:
 @cache
 def _warn_once(sentence: str) -> None:
     warnings.warn(f"pytest-bpf: {sentence}", stacklevel=2)
-
-
-def _last_use(status: os.stat_result) -> float:
-    return max(status.st_atime, status.st_mtime)
 
 
 @contextmanager

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpf.cache import Cache, choose, chosen_folder, digest, open_cache
+from pytest_bpf.cache import (
+    Cache,
+    choose,
+    chosen_folder,
+    digest,
+    forget_old,
+    mark_used,
+    open_cache,
+)
 from pytest_bpf.compile import compile_source
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.kernels.kernel import kernels_in
@@ -252,6 +260,24 @@ def test_pruning_spares_what_is_in_use(tmp_path: Path) -> None:
     cache.prune(limit=0, young=-10)
     assert not made.exists()
     assert not compile_source("int x = 1;\n", cache=cache).cached
+
+
+def test_what_is_old_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    """Listing a folder is no use of it, though it changes the time of its last access."""
+    cache = Cache(tmp_path)
+    names = ("used", "listed", "file", "read")
+    for name in names[:2]:
+        cache.path("kinds", name, "content").write_bytes(b"x")
+    for name in names[2:]:
+        cache.path("kinds", name).write_bytes(b"x")
+    places = [tmp_path / "kinds" / name for name in names]
+    for place in places:
+        os.utime(place, (0, 0))
+    mark_used(places[0])
+    os.utime(places[1], (time.time(), 0))
+    os.utime(places[3], (time.time(), 0))
+    forget_old(tmp_path / "kinds", 1000)
+    assert {path.name for path in (tmp_path / "kinds").iterdir()} == {"used", "read"}
 
 
 def test_pruning_is_seldom(tmp_path: Path) -> None:

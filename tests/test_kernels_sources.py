@@ -366,6 +366,43 @@ def test_kernels_that_nobody_uses_go(server: Server, own_cache: Path) -> None:
     assert list((own_cache / "kernels").iterdir()) == [new.image.parent.parent]
 
 
+@needs_dpkg
+@pytest.mark.parametrize("by", ["address", "path", "version"])
+def test_a_kernel_is_in_use_however_it_is_asked_for(
+    server: Server, own_cache: Path, tmp_path: Path, by: str
+) -> None:
+    """Also one whose image lies with its modules; and a package that was unpacked."""
+    files = layer({"lib/modules/6.1.0/vmlinuz": bzimage("6.1.0")})
+    publish(server, "k", "6.1", files)
+    of_image = f"oci:{server.address}/k:6.1"
+    made = package(tmp_path, {"boot/vmlinuz-6.6.9": bzimage("6.6.9")})
+    for choice, release in {of_image: "6.1.0", str(made): "6.6.9"}.items():
+        kernel = lookup.find(choice)
+        assert kernel is not None
+        assert kernel.release == release
+        root = next(path for path in kernel.image.parents if path.parent.name == "kernels")
+        os.utime(root, (0, 0))
+        again = {"address": choice, "path": str(kernel.image), "version": release[:3]}[by]
+        assert lookup.find(again) == kernel
+        assert root.stat().st_mtime > 0
+    publish(server, "k", "6.2", layer({"boot/vmlinuz": bzimage("6.2.0")}))
+    assert str(lookup.find(f"oci:{server.address}/k:6.2")) == "6.2.0"
+    assert len(list((own_cache / "kernels").iterdir())) == 3
+
+
+def test_what_came_of_a_file_that_nobody_goes_on_with_goes(server: Server, own_cache: Path) -> None:
+    for name in ("/old", "/new"):
+        server.files[name] = bytes(1000)
+    with pytest.raises(ZeroDivisionError), downloaded(Remote(server.url("/old"), "old")):
+        raise ZeroDivisionError
+    left = list((own_cache / "downloads").iterdir())
+    assert len(left) == 2
+    for path in left:
+        os.utime(path, (0, 0))
+    with downloaded(Remote(server.url("/new"), "new")):
+        assert not [path for path in left if path.exists()]
+
+
 def test_the_command_says_where_they_came_from(server: Server, own_cache: Path) -> None:
     publish(server, "k", "6.6", layer({"boot/vmlinuz": bzimage("6.6.9")}))
     choice = f"oci:{server.address}/k:6.6"

@@ -109,3 +109,19 @@ def test_the_names_of_the_package_are_imported_by_their_first_use() -> None:
         "pytest_bpf.kernel.values",
         "pytest_bpf.kernel.values.actions",
     }
+
+
+def test_a_machine_with_a_kernel_that_is_here_imports_no_client_of_servers(tmp_path: Path) -> None:
+    code = (
+        "import json, sys\n"
+        "from pytest_bpf.errors import BpfError\n"
+        "from pytest_bpf.vm import __main__\n"
+        "from pytest_bpf.kernels import lookup\n"
+        "try:\n"
+        "    lookup.find(sys.argv[1])\n"
+        "except BpfError:\n"
+        "    print(json.dumps(sorted(sys.modules)))"
+    )
+    for choice in ("0.99", str(tmp_path)):
+        modules = set(json.loads(_python(code, choice)))
+        assert not modules & {"urllib.request", "http.client", "ssl", "tarfile"}

@@ -203,6 +203,7 @@ def test_kernels_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mo
         (root / "lib/modules" / release).mkdir(parents=True)
         (root / "boot").mkdir()
         (root / "boot" / f"vmlinuz-{release}").write_bytes(bzimage(release, b""))
+    (tmp_path / "cache/kernels/6.1.9/boot/vmlinuz-6.1.99.txt").write_text("no kernel")
     newest = lookup.find("6.1")
     assert newest is not None
     assert newest.release == "6.1.10"

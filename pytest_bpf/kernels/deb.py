@@ -11,11 +11,12 @@ from urllib.parse import unquote, urlsplit
 from pytest_bpf.cache import digest
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernels import store
-from pytest_bpf.kernels.download import Remote, downloaded, require_safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
+    from pytest_bpf.kernels.download import Remote
     from pytest_bpf.kernels.kernel import Kernel
 
 SUFFIX = ".deb"
@@ -40,13 +41,13 @@ def find(choice: str) -> Kernel:
     parts = choice.split(",")
     files = [_remote(part) if "://" in part else _local(part) for part in parts]
     name = re.sub(r"^linux-image-(unsigned-)?", "", Path(_name(parts[0])).stem)
-    key = digest(*(file.url if isinstance(file, Remote) else _version(file) for file in files))
+    key = digest(*(_version(file) if isinstance(file, Path) else file.url for file in files))
 
     def fetch(folder: Path) -> None:
         store.require_room(folder, _name(parts[0]))
         with ExitStack() as stack:
             paths = [
-                stack.enter_context(downloaded(file)) if isinstance(file, Remote) else file
+                file if isinstance(file, Path) else stack.enter_context(_downloaded(file))
                 for file in files
             ]
             unpack(paths, folder)
@@ -60,7 +61,15 @@ def unpack(files: Sequence[Path], folder: Path) -> None:
         store.run(["dpkg-deb", "-x", str(file), "root"], folder, "is it a whole package?")
 
 
+def _downloaded(file: Remote) -> AbstractContextManager[Path]:
+    from pytest_bpf.kernels.download import downloaded  # noqa: PLC0415 (costly, seldom needed)
+
+    return downloaded(file)
+
+
 def _remote(part: str) -> Remote:
+    from pytest_bpf.kernels.download import Remote, require_safe  # noqa: PLC0415 (the same)
+
     url, _, fragment = part.partition("#")
     match = DIGEST.fullmatch(fragment)
     if fragment and not match:

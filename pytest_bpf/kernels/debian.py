@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.cache import open_cache
+from pytest_bpf.cache import forget_old, mark_used, open_cache
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernels import deb, store
-from pytest_bpf.kernels.download import Remote, downloaded
 from pytest_bpf.kernels.kernel import cache_folder
 
 if TYPE_CHECKING:
+    from pytest_bpf.kernels.download import Remote
     from pytest_bpf.kernels.kernel import Kernel
 
 PACKAGES = {
@@ -74,6 +74,8 @@ def headers() -> Path:
     with open_cache().lock("kernels"):
         if not open_cache().trusts(folder):
             _unpack_headers(release)
+            forget_old(folder.parent, store.UNUSED)
+    mark_used(folder)
     return folder
 
 
@@ -141,6 +143,8 @@ def _package() -> str:
 
 def _unpack(package: str, folder: Path) -> None:
     """Download a package and its modules, checked by what apt's lists say, and unpack them."""
+    from pytest_bpf.kernels.download import downloaded  # noqa: PLC0415 (costly, seldom needed)
+
     store.require_room(folder, package)
     packages = [package, *_module_packages(package)]
     remotes = _remotes(packages)
@@ -157,6 +161,8 @@ def _unpack(package: str, folder: Path) -> None:
 
 def _remotes(packages: list[str]) -> list[Remote] | None:
     """Return where packages are, with their digests; None when only apt can get at them."""
+    from pytest_bpf.kernels.download import Remote  # noqa: PLC0415 (costly, seldom needed)
+
     settings = ["apt-config", "dump", "Acquire::http::Proxy", "Acquire::https::Proxy"]
     shown = ["apt-get", "download", "--print-uris", "-qq", *packages]
     proxies, uris = (

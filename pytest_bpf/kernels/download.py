@@ -13,7 +13,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pytest_bpf.cache import FULL, digest, open_cache
+from pytest_bpf.cache import FULL, digest, forget_old, open_cache
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.kernels import store
 
@@ -30,6 +30,9 @@ TRIES = 4
 
 SILENCE = 30.0
 """Seconds that a server may say nothing."""
+
+UNUSED = 14 * 24 * 3600
+"""Seconds after which what came of a file that nobody goes on with is removed."""
 
 CHUNK = 1 << 18
 
@@ -89,6 +92,7 @@ def downloaded(remote: Remote) -> Iterator[Path]:
     with open_cache().lock(f"download-{key}"):
         path = open_cache().path("downloads", key)
         transfer = _Transfer(remote, path)
+        forget_old(path.parent, UNUSED)
         transfer.run()
         if remote.sha256 and transfer.resumed and _sha256(path) != remote.sha256:
             transfer.restart()  # what an earlier run has got is of another file

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.cache import open_cache
+from pytest_bpf.errors import BpfError
 from pytest_bpf.kernels import image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+OCI = "oci:"
+"""What the name of an image of a registry begins with."""
+
+IMAGES = ("boot/vmlinuz*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz")
+"""Where the images of a root file system lie."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +56,26 @@ def kernels_in(root: Path) -> Iterator[Kernel]:
 
     An image lies in ``boot``, or with its modules, as in images of systems that boot from one.
     """
-    images = [
-        *(root / "boot").glob("vmlinuz*"),
-        *root.glob("lib/modules/*/vmlinuz"),
-        *root.glob("usr/lib/modules/*/vmlinuz"),
-    ]
-    for path in sorted(images, key=_release, reverse=True):
-        if not path.is_symlink() and is_ours(path):
-            release = image.identify(path).release or path.name.partition("-")[2]
-            yield from_image(path, modules_in(root, release))
+    for path in _images(root):
+        kernel = from_image(path, None)
+        yield replace(kernel, modules=modules_in(root, kernel.release))
+
+
+def kernels_to_choose(root: Path) -> Iterator[Kernel]:
+    """Find those of `kernels_in` that this user can read and that say their release."""
+    for path in _images(root):
+        if os.access(path, os.R_OK):
+            with suppress(BpfError):  # another file of that name
+                kernel = from_image(path, None)
+                if kernel.release:
+                    yield replace(kernel, modules=modules_in(root, kernel.release))
+
+
+def _images(root: Path) -> list[Path]:
+    """Return the files of a root file system that may be kernels to boot, the newest first."""
+    images = [path for pattern in IMAGES for path in root.glob(pattern)]
+    ours = [path for path in images if not path.is_symlink() and is_ours(path)]
+    return sorted(ours, key=_release, reverse=True)
 
 
 def modules_in(root: Path, release: str) -> Path | None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError, near_matches
-from pytest_bpf.kernels import deb, debian, image, modules, oci, packages
+from pytest_bpf.kernels import deb, debian, image, modules, store
 from pytest_bpf.kernels.kernel import (
+    OCI,
     Kernel,
     cache_folder,
     from_image,
-    is_ours,
     kernels_in,
+    kernels_to_choose,
     modules_in,
     version_key,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HOST = "host"
 DEBIAN = "debian"
@@ -40,34 +36,44 @@ def find(choice: str) -> Kernel | None:
     ``debian:VERSION``, as `packages.choose` reads it; ``oci:REGISTRY/IMAGE:TAG``; ``.deb`` files,
     by path or address; a path to an image, to a kernel's build tree, or to a folder that has
     ``boot/vmlinuz`` and ``lib/modules``; the beginning of a version that is in ``/boot`` or in the
-    cache. Raises `BpfError` that lists what there is, and for an image that
-    cannot become a machine here.
+    cache. One of the cache counts as used. Raises `BpfError` that lists what there is, and for an
+    image that cannot become a machine here.
     """
     if choice == HOST:
         return None
+    kernel = require_bootable(_find(choice))
+    store.note_use(kernel)
+    return kernel
+
+
+def _find(choice: str) -> Kernel:
     if choice == DEBIAN:
-        return require_bootable(debian.current())
+        return debian.current()
     if choice.startswith(f"{DEBIAN}:"):
+        from pytest_bpf.kernels import packages  # noqa: PLC0415 (as the next: few need it)
+
         package = packages.choose(choice.removeprefix(f"{DEBIAN}:"), debian.package_names())
-        return require_bootable(debian.unpacked(package.name))
-    if choice.startswith(oci.SCHEME):
-        return require_bootable(oci.find(choice))
+        return debian.unpacked(package.name)
+    if choice.startswith(OCI):
+        from pytest_bpf.kernels import oci  # noqa: PLC0415
+
+        return oci.find(choice)
     if deb.is_meant(choice):
-        return require_bootable(deb.find(choice))
+        return deb.find(choice)
     if not choice:
         raise BpfError("a kernel has a name, and this one is empty; 'debian' is one")
     try:
         if "/" in choice or Path(choice).exists():
-            return require_bootable(from_path(Path(choice).expanduser().absolute()))
+            return from_path(Path(choice).expanduser().absolute())
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a home of no user
         reason = getattr(error, "strerror", None) or error
         raise BpfError(f"no kernel {_shorten(choice)!r}: {reason}") from None
-    return require_bootable(_by_version(choice))
+    return _by_version(choice)
 
 
 def is_downloaded(choice: str) -> bool:
     """Say whether a server, or a file that is unpacked, stands behind ``choice``."""
-    return choice.startswith(oci.SCHEME) or deb.is_meant(choice)
+    return choice.startswith(OCI) or deb.is_meant(choice)
 
 
 def from_path(path: Path) -> Kernel:
@@ -120,7 +126,7 @@ def _by_version(choice: str) -> Kernel:
     cache = open_cache()
     cached = [root for root in cache_folder().glob("*/") if cache.trusts(root)]
     roots = [Path("/"), *sorted(cached, key=version_key, reverse=True)]
-    known = {kernel.release: kernel for root in roots for kernel in _readable(root)}
+    known = {kernel.release: kernel for root in roots for kernel in kernels_to_choose(root)}
     matching = [release for release in known if re.match(rf"{re.escape(choice)}(?!\d)", release)]
     if matching:
         return known[max(matching, key=version_key)]
@@ -128,13 +134,6 @@ def _by_version(choice: str) -> Kernel:
         f"no kernel {choice!r} in /boot or {cache_folder()}{near_matches(choice, known)}; "
         "'debian' downloads the distribution's, and a path to an image works too"
     )
-
-
-def _readable(root: Path) -> Iterator[Kernel]:
-    if os.access(root / "boot", os.R_OK):
-        for path in (root / "boot").glob("vmlinuz*"):
-            if not path.is_symlink() and os.access(path, os.R_OK) and is_ours(path):
-                yield from (kernel for kernel in [from_path(path)] if kernel.release)
 
 
 def _modules_near(path: Path) -> Path | None:

@@ -19,17 +19,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from pytest_bpf.cache import digest, open_cache
+from pytest_bpf.cache import digest, forget_old, open_cache
 from pytest_bpf.errors import BpfError, UnavailableError, near_matches
 from pytest_bpf.kernels import layers, store
 from pytest_bpf.kernels.download import LOOPBACK, Remote, downloaded, request, require_safe
+from pytest_bpf.kernels.kernel import OCI
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_bpf.kernels.kernel import Kernel
-
-SCHEME = "oci:"
 
 REFERENCE = re.compile(
     r"(?P<registry>[\w.-]+(?::\d+)?|\[::1\](?::\d+)?)/(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
@@ -71,7 +70,7 @@ class Reference:
 
     def __str__(self) -> str:
         version = f"@{self.digest}" if self.digest else f":{self.tag}"
-        return f"{SCHEME}{self.registry}/{self.name}{version}"
+        return f"{OCI}{self.registry}/{self.name}{version}"
 
     def url(self, *words: str) -> str:
         """Return the address of something of this image at its registry."""
@@ -83,7 +82,7 @@ class Reference:
 
 def parse(choice: str) -> Reference:
     """Return the image that ``oci:...`` names; raise `BpfError` when it names none."""
-    match = REFERENCE.fullmatch(choice.removeprefix(SCHEME))
+    match = REFERENCE.fullmatch(choice.removeprefix(OCI))
     if not match or not re.search(r"[.:]|localhost", match["registry"]):
         raise BpfError(
             f"{choice!r} names no image; write oci:REGISTRY/IMAGE:TAG, as "
@@ -165,6 +164,7 @@ def _digest_of(image: Reference) -> str:
         return before
     found = f"sha256:{hashlib.sha256(text).hexdigest()}"
     open_cache().write(found.encode(), *place)
+    forget_old(path.parent, store.UNUSED)
     return found
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_bpf.cache import mark_used, open_cache
+from pytest_bpf.cache import forget_old, mark_used, open_cache
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.kernels.kernel import cache_folder, kernels_in
 
@@ -40,12 +39,18 @@ def obtain(name: str, origin: str, unpack: Callable[[Path], None]) -> Kernel:
     with open_cache().lock(f"kernel-{name}"):
         if not open_cache().trusts(root):
             _make(root, origin, unpack)
-            _forget_unused()
+            forget_old(cache_folder(), UNUSED, _remove_unused)
     kernel = next(kernels_in(root), None)
     if kernel is None:
         raise BpfError(f"{origin} holds no kernel image; remove {root} and try again")
-    mark_used(root)
     return kernel
+
+
+def note_use(kernel: Kernel) -> None:
+    """Remember that a kernel is in use, however it was asked for, if it is one of the cache."""
+    kernels = cache_folder()
+    if kernel.image.is_relative_to(kernels):
+        mark_used(kernels / kernel.image.relative_to(kernels).parts[0])
 
 
 def origin_of(root: Path) -> str:
@@ -100,11 +105,8 @@ def _make(root: Path, origin: str, unpack: Callable[[Path], None]) -> None:
         fresh.replace(open_cache().path("kernels", root.name))
 
 
-def _forget_unused() -> None:
-    """Remove the kernels that no run has used for `UNUSED` seconds, and say so."""
-    oldest = time.time() - UNUSED
-    for root in cache_folder().glob("*/"):
-        status = root.stat()
-        if max(status.st_atime, status.st_mtime) < oldest:
-            print(f"pytest-bpf: removing the unused kernel {root.name}", file=sys.stderr)  # noqa: T201
-            remove(root)
+def _remove_unused(root: Path) -> None:
+    """Remove a kernel that no run has used for `UNUSED` seconds, and say so."""
+    if root.is_dir():
+        print(f"pytest-bpf: removing the unused kernel {root.name}", file=sys.stderr)  # noqa: T201
+        remove(root)

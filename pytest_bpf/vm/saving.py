@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.cache import open_cache
+from pytest_bpf.cache import forget_old, open_cache
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernels import image, lookup
 from pytest_bpf.vm import initramfs, python, qemu
@@ -82,7 +82,7 @@ def save(recipe: Recipe) -> None:
         with suppress(FileNotFoundError):
             recipe.folder.rename(folder / "old")
         state.rename(recipe.folder)
-    _forget_old(recipe.folder.parent)
+    forget_old(recipe.folder.parent, UNUSED)
     _note(f"{time.monotonic() - started:.0f} s")
 
 
@@ -113,16 +113,6 @@ def _room(folder: Path) -> Iterator[None]:
         if shutil.disk_usage(folder).free >> 20 < FULL:
             raise refusal from None
         raise
-
-
-def _forget_old(folder: Path) -> None:
-    """Remove the states that no run has used for `UNUSED` seconds."""
-    for state in folder.iterdir():
-        if state.stat().st_atime < time.time() - UNUSED:
-            if state.is_dir():
-                shutil.rmtree(state, ignore_errors=True)
-            else:
-                state.unlink(missing_ok=True)
 
 
 def _boot(recipe: Recipe, kernel: Path, archive: Path, state: Path) -> None:

@@ -6,24 +6,19 @@ A channel first gives what is asked for, as plain values, and then takes the ans
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.cache import open_cache
+from pytest_bpf.cache import forget_old, mark_used, open_cache
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.sys import libc
 from pytest_bpf.kernels import limits, lookup
 from pytest_bpf.vm import qemu
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from execnet import Channel
 
 UNUSED = 14 * 24 * 3600
@@ -34,8 +29,8 @@ def place(channel: Channel) -> None:
     """Answer where a project goes, by its name; those that nobody sends any more are removed."""
     folder = open_cache().path("projects", str(channel.receive()))
     folder.mkdir(mode=0o700, exist_ok=True)
-    os.utime(folder)
-    _forget_old(folder.parent)
+    mark_used(folder)
+    forget_old(folder.parent, UNUSED)
     channel.send(str(folder))
 
 
@@ -52,7 +47,7 @@ def _found(choice: str) -> dict[str, Any]:
             return {"error": "'host' is no kernel of a machine; leave out kernel= for its own"}
         limits.require_possible(kernel)
         logs = open_cache().path("projects", "logs", "x").parent
-        _forget_old(logs)
+        forget_old(logs, UNUSED)
     except BpfError as error:
         return {"error": str(error)}
     written = str(kernel.image) if lookup.is_downloaded(choice) else choice
@@ -62,18 +57,6 @@ def _found(choice: str) -> dict[str, Any]:
         "choice": written,
         "logs": str(logs),
     }
-
-
-def _forget_old(folder: Path) -> None:
-    """Remove what is in a folder and was not used for `UNUSED` seconds."""
-    for old in folder.iterdir():
-        with suppress(FileNotFoundError):
-            if old.stat().st_mtime > time.time() - UNUSED:
-                continue
-            if old.is_dir():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.unlink()
 
 
 def save(channel: Channel) -> None:
