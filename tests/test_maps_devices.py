@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.errors import MapError, PlaceError, ValueTypeError
+from pytest_bpf.kernel.maps.elements import possible_cpus
 from pytest_bpf.netns import Interface, Namespace, Topology, router
 
 if TYPE_CHECKING:
@@ -117,7 +118,34 @@ def test_what_is_no_interface_is_one_sentence(obj: Object, name: str) -> None:
         ports[0] = iface
 
 
-def test_a_program_of_another_kind_is_refused(obj: Object, routed: Topology) -> None:
-    _, middle, _ = routed
-    with pytest.raises(MapError, match=r"ports_with.*EINVAL"):
-        obj.maps["ports_with"][0] = (middle.interfaces["right"], obj.programs["pass"])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ports", "eth0", "value: a devmap takes an Interface, or its index, not str 'eth0'"),
+        ("ports_hash_with", "lo", "a devmap_hash takes an Interface, or its index, not str 'lo'"),
+        ("cpus", "192", "a cpumap takes the size of a queue, not str '192'"),
+        ("ports_with", (1, "pass"), r'a devmap runs a program of SEC\("xdp/devmap"\), and .pass. '),
+        ("ports_with", (1, "on_cpu"), "and 'on_cpu' is one of xdp_cpumap"),
+        ("ports_hash_with", {"ifindex": 1, "bpf_prog": "pass"}, "and 'pass' is one of xdp$"),
+        ("cpus", (192, "leave"), r'a cpumap runs a program of SEC\("xdp/cpumap"\), and .leave. '),
+    ],
+)
+def test_what_does_not_belong_there_is_named(
+    obj: Object, name: str, value: Any, words: str
+) -> None:
+    if isinstance(value, tuple):
+        value = (value[0], obj.programs[value[1]])
+    elif isinstance(value, dict):
+        value = {**value, "bpf_prog": obj.programs[value["bpf_prog"]]}
+    with pytest.raises((MapError, ValueTypeError), match=words):
+        obj.maps[name][0] = value
+
+
+def test_a_cpu_and_a_queue_that_there_cannot_be(obj: Object) -> None:
+    with pytest.raises(MapError, match="a queue of a CPU has at most 16384 elements"):
+        obj.maps["cpus"][0] = 20000
+    many = [key for key in range(8) if key >= possible_cpus()]
+    if not many:
+        pytest.skip("every key of this map is a CPU of this machine")
+    with pytest.raises(MapError, match="the key is a CPU, and there is no such CPU"):
+        obj.maps["cpus"][many[0]] = 192

@@ -251,3 +251,113 @@ def test_what_is_no_value_at_all_is_one_sentence(obj: Object, name: str, wrong: 
     assert of != {key: wrong}
     with pytest.raises(ValueTypeError, match="a pin is a path"):
         of.pin(wrong)
+
+
+SHAPES = """
+enum neg { MINUS = -5, ZERO };
+struct shapes { char names[2][4]; int grid[2][3]; char label[8]; __u8 v6[16]; };
+struct trie_key { __u32 len; struct in6_addr addr; };
+struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 8); __type(key, struct trie_key); __type(value, struct in6_addr); }
+  nets SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 8); __type(key, struct { __u32 len; __u8 mac[6]; }); __type(value, __u32); }
+  macs SEC(".maps");
+#define BY_CPU(name, V) struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); \\
+  __uint(max_entries, 2); __type(key, __u32); __type(value, V); } name SEC(".maps")
+BY_CPU(counts, __u64);
+BY_CPU(moods, enum neg);
+BY_CPU(pairs, struct in6_addr);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 4); __type(key, __u32);
+  __type(value, enum neg); } ar SEC(".maps");
+struct shapes shaped;
+SEC("raw_tp") int look(void *ctx) { return shaped.grid[0][0]; }
+"""
+
+
+@pytest.fixture(scope="module")
+def shapes(load_once: Load) -> Object:
+    return load_once(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"names": "abcd"}, r"shaped'.names: char\[2\]\[4\] takes a sequence, not str 'abcd'"),
+        ({"grid": [[1], [2], [3]]}, r"shaped'.grid: 3 elements given, int\[2\]\[3\] has 2"),
+        ({"v6": "fe80::1%eth0"}, "shaped'.v6: the address fe80::1%eth0 has a scope"),
+        ({"v6": ipaddress.ip_interface("2001:db8::1/64")}, "shaped'.v6: the address .* use .ip$"),
+    ],
+)
+def test_an_error_names_place_and_type_as_c_does(
+    shapes: Object, value: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueTypeError, match=words):
+        shapes.globals["shaped"] = value
+
+
+def test_text_equals_the_numbers_that_wrote_it(shapes: Object) -> None:
+    shapes.globals["shaped"] = {"label": [97, 98, 0, 99]}
+    label = shapes.globals["shaped"].label
+    assert label == [97, 98, 0, 99] == label
+    assert label != [97, 98]
+    assert label != [97, 300]
+    assert label == "ab"
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_a_snapshot_of_unions_goes_back(shapes: Object, one: bool) -> None:
+    nets = shapes.maps["nets"]
+    nets["2001:db8::/32"] = V6
+    whole = nets.snapshot()
+    nets.clear()
+    if one:
+        nets[whole["key"][0]] = whole["value"][0]
+    else:
+        nets.update_many(whole)
+    assert nets == {"2001:db8::/32": V6}
+    assert nets.delete_many(whole["key"]) == 1
+
+
+def test_keys_that_are_no_networks_say_what_they_take(shapes: Object) -> None:
+    macs = shapes.maps["macs"]
+    macs[24, MAC] = 1
+    assert macs[{"len": 48, "mac": MAC}] == 1
+    with pytest.raises(ValueTypeError, match="takes a dict of len, mac, not str '02:00:"):
+        macs[f"{MAC}/24"] = 1
+
+
+def test_values_by_cpu_in_every_form(shapes: Object) -> None:
+    import numpy as np
+
+    counts, moods, pairs = (shapes.maps[name] for name in ("counts", "moods", "pairs"))
+    cpus = len(counts[0])
+    each = list(range(cpus))
+    for form in (each, tuple(each), np.arange(cpus), np.arange(cpus, dtype="u8")):
+        counts[0] = 7
+        counts[0] = form
+        assert counts[0] == each
+        assert counts == {0: form}
+    moods[1] = tuple(["MINUS"] * cpus)
+    assert moods == {1: "MINUS"}
+    pairs[1] = [V6] * cpus
+    assert pairs == {1: V6}
+    with pytest.raises(ValueTypeError, match=f"a list has one value for each of the {cpus} poss"):
+        counts[0] = {0: 1}
+    with pytest.raises(MapError, match=f"{cpus + 1} values given, there are {cpus}"):
+        counts[0] = (*each, 1)
+
+
+def test_elements_of_an_array_that_are_left_out_are_zero(shapes: Object) -> None:
+    ar = shapes.maps["ar"]
+    assert ar == {1: 0} == {1: ar[0]}
+    ar[2] = "MINUS"
+    assert ar == {2: "MINUS"}
+    assert ar == {0: 0, 2: -5}
+    assert ar.copy() == {2: -5}
+    assert ar != {}
+    assert ar != {2: 0}
+    assert ar != {1: 0}
+    assert ar != {2: -5, 4: 0}
+    ar[2] = 0
+    assert ar == {}

@@ -104,6 +104,8 @@ PER_CPU = maps_with("per_cpu")
 INDEXED = maps_with("indexed")
 HASHED = maps_with("hashed")
 KEYLESS = maps_with("keyless")
+STARTS_FULL = frozenset({"array", "percpu_array"})
+"""Kinds that have all elements from the start."""
 KEYED_BY_DESCRIPTOR = maps_with("key_fd")
 VALUED_BY_DESCRIPTOR = maps_with("value_fd")
 MAPS_OF_MAPS = maps_with("map_of_maps")

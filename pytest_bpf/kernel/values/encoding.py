@@ -42,8 +42,8 @@ def encoder(c_type: Type) -> Encoder:
 
     def encode_any(value: Any, label: str) -> bytes:
         if not isinstance(value, (Record, memoryview)) and hasattr(value, "tolist"):  # numpy's
-            value = value.tolist()
-        if by_address and (raw_address := addresses.pack(value)) is not None:
+            value = _plain_value(c_type, value)
+        if by_address and (raw_address := _address(value, label)) is not None:
             return _sized_address(c_type, value, raw_address, label)
         if isinstance(value, (bytes, bytearray, memoryview)) and not is_bytes(c_type):
             raw = bytes(value)
@@ -57,14 +57,35 @@ def encoder(c_type: Type) -> Encoder:
     return encode_any
 
 
+def _plain_value(c_type: Type, value: Any) -> Any:
+    """Return a value of numpy's as Python has it; a struct of the same layout as its bytes."""
+    if isinstance(c_type, Struct) and getattr(getattr(value, "dtype", None), "names", None):
+        from pytest_bpf.kernel.values.dtypes import dtype  # noqa: PLC0415 (who gives one has numpy)
+
+        if value.ndim == 0 and value.dtype == dtype(c_type):
+            return value.tobytes()
+    return value.tolist()
+
+
+def _address(value: Any, label: str) -> bytes | None:
+    try:
+        return addresses.pack(value)
+    except ValueTypeError as error:
+        raise ValueTypeError(f"{label}: {error}") from None
+
+
 def c_name(c_type: Type) -> str:
     """Return a type as C spells it: ``"struct stats"``, ``"char[16]"``.
 
-    >>> c_name(Array(Int("char", 1, signed=True), 16))
-    'char[16]'
+    >>> c_name(Array(Array(Int("char", 1, signed=True), 16), 2))
+    'char[2][16]'
     """
     if isinstance(c_type, Array):
-        return f"{c_name(c_type.element)}[{c_type.count}]"
+        counts = ""
+        while isinstance(c_type, Array):
+            counts += f"[{c_type.count}]"
+            c_type = c_type.element
+        return c_name(c_type) + counts
     if isinstance(c_type, Struct):
         return f"{'union' if c_type.union else 'struct'} {c_type.name or '(anonymous)'}"
     if isinstance(c_type, Enumeration):

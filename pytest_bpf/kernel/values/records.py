@@ -119,8 +119,11 @@ class Text(str):
         return self._raw
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, (bytes, bytearray, memoryview)):
-            return self._raw == bytes(other).ljust(len(self._raw), b"\0")
+        if isinstance(other, (bytes, bytearray, memoryview, list, tuple)):
+            try:
+                return self._raw == bytes(other).ljust(len(self._raw), b"\0")
+            except (TypeError, ValueError):
+                return False
         return str.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:

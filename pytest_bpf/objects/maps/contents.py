@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.errors import MapError, ValueTypeError
 from pytest_bpf.kernel.maps.batches import Content
 from pytest_bpf.kernel.values.columns import collector_off
+from pytest_bpf.kinds.maps import STARTS_FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,10 +85,15 @@ class Contents(Mapping[Any, Any]):  # noqa: PLW1641 (compares by content, so has
         return self._count
 
     def __eq__(self, other: object) -> bool:
-        """Compare with a mapping whose keys and values may be in any form that can be written."""
+        """Compare with a mapping whose keys and values may be in any form that can be written.
+
+        Elements of an array that it leaves out must be zero, like the members of a struct.
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
         elements, pairs = dict(self.items()), list(other.items())
+        if self._layout.kind in STARTS_FULL and len(pairs) < len(elements):
+            pairs += self._zeros(elements, pairs)
         if len(elements) != len(pairs):
             return False
         for key, value in pairs:
@@ -104,6 +110,15 @@ class Contents(Mapping[Any, Any]):  # noqa: PLW1641 (compares by content, so has
         return f"<Contents of {self._layout.name}, {self._count} elements>"
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _zeros(self, elements: Mapping[Any, Any], pairs: list[tuple[Any, Any]]) -> list[Any]:
+        """Return the elements that are zero and not among ``pairs``."""
+        try:
+            present = {self._layout.same_key(key) for key, _ in pairs}
+        except (ValueTypeError, MapError):
+            return []
+        zero = self._layout.decode_value(bytes(self._layout.stride))
+        return [(k, v) for k, v in elements.items() if k not in present and v == zero]
 
     @property
     def _few(self) -> bool:

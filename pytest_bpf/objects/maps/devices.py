@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import ValueTypeError
+from pytest_bpf.errors import MapError, ValueTypeError
 from pytest_bpf.kernel.btf import Int, Member, Struct, Type
 from pytest_bpf.kernel.sys import ids
 from pytest_bpf.kernel.values.codec import Record, codec, describe
+from pytest_bpf.objects.maps.refusals import with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def call_here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @contextmanager
-def device_bytes(c_type: Type, value: Any, label: str) -> Iterator[bytes]:
+def device_bytes(kind: str, c_type: Type, value: Any, label: str) -> Iterator[bytes]:
     """Yield a value as the kernel takes it; what was opened for it is closed after.
 
     ``value`` is an interface (or its index, or the size of a CPU's queue), or that and a program:
@@ -61,6 +62,9 @@ def device_bytes(c_type: Type, value: Any, label: str) -> Iterator[bytes]:
         yield codec(c_type).encode(value, label)
         return
     number = getattr(number, "ifindex", number)
+    if not hasattr(number, "__index__"):
+        what = "the size of a queue" if kind == "cpumap" else "an Interface, or its index"
+        raise ValueTypeError(f"{label}: {with_article(kind)} takes {what}, not {describe(number)}")
     if not isinstance(c_type, Struct):
         if program is not None:
             raise ValueTypeError(
@@ -69,6 +73,7 @@ def device_bytes(c_type: Type, value: Any, label: str) -> Iterator[bytes]:
             )
         yield codec(c_type).encode(number, label)
         return
+    _check_program(kind, program, f"{label}, program")
     with _program_fd(program, f"{label}, program", read=isinstance(value, Record)) as fd:
         raw = codec(_U32).encode(number, f"{label}.{c_type.members[0].name}")
         yield raw + codec(Int("int", 4, signed=True)).encode(fd, label)
@@ -94,7 +99,19 @@ def _split(value: Any) -> tuple[Any, Any]:
         return tuple(value) if len(value) == 2 else (NotImplemented, None)
     if hasattr(value, "ifindex") or hasattr(value, "__index__"):
         return value, None
-    return NotImplemented, None
+    return (value, None) if isinstance(value, str) else (NotImplemented, None)
+
+
+def _check_program(kind: str, program: Any, label: str) -> None:
+    """Refuse a program of a kind that does not run there, for which the kernel has no sentence."""
+    there = "cpumap" if kind == "cpumap" else "devmap"
+    program = program.get("fd") if isinstance(program, Mapping) else program
+    own: Any = getattr(program, "kind", None)
+    if own is not None and own.name != f"xdp_{there}":
+        raise MapError(
+            f'{label}: in {with_article(kind)} runs a program of SEC("xdp/{there}"), '
+            f"and {program.name!r} is one of {own.name}"
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pytest_bpf.kernel.btf import Array, Int, Opaque, Struct, Type
 from pytest_bpf.kernel.btf.enums import map_type_name
 from pytest_bpf.kernel.maps import elements
 from pytest_bpf.kernel.values.addresses import prefix
-from pytest_bpf.kernel.values.codec import codec
+from pytest_bpf.kernel.values.codec import codec, describe
 from pytest_bpf.kernel.values.dtypes import dtype
 from pytest_bpf.kinds.maps import (
     INDEXED,
@@ -108,7 +108,7 @@ class ElementLayout:
             with descriptor(self.kind, value, label) as fd:
                 yield fd.to_bytes(self.value.size, sys.byteorder)
         elif self.kind in devices.KINDS and not isinstance(value, bytes):
-            with devices.device_bytes(self.value, value, label) as raw:
+            with devices.device_bytes(self.kind, self.value, value, label) as raw:
                 yield raw
         elif self.per_cpu:
             yield b"".join(self._each_cpu(value, label))
@@ -149,13 +149,25 @@ class ElementLayout:
 
     def _each_cpu(self, value: Any, label: str) -> Iterator[bytes]:
         cpus = self.cpus
-        each = list(value) if isinstance(value, (PerCPU, list)) else [value] * cpus
+        each = list(value) if self._is_by_cpu(value) else [value] * cpus
         if len(each) != cpus:
             raise MapError(f"{label}: {len(each)} values given, there are {cpus} possible CPUs")
+        if isinstance(value, dict) and value and all(isinstance(key, int) for key in value):
+            raise ValueTypeError(
+                f"{label}: a list has one value for each of the {cpus} possible CPUs, "
+                f"not {describe(value)}"
+            )
         encode = codec(self.value).encode
         return (
             encode(v, f"{label} of CPU {cpu}").ljust(self.step, b"\0") for cpu, v in enumerate(each)
         )
+
+    def _is_by_cpu(self, value: Any) -> bool:
+        """Say whether a value is one for each CPU: a list, and what can be nothing else."""
+        if isinstance(value, (PerCPU, list)):
+            return True
+        compound = isinstance(self.value, (Array, Struct, Opaque))
+        return not compound and (isinstance(value, tuple) or getattr(value, "ndim", 0) == 1)
 
     def runner(self, value: Any) -> devices.Run:
         """Return what calls a function where ``value`` means what it says: in its namespace."""
@@ -199,6 +211,8 @@ def _prefix_bytes(c_type: Type, value: Any, label: str) -> bytes:
         try:
             value = ipaddress.ip_network(value)
         except ValueError as error:
+            if c_type.size - 4 not in {4, 16}:
+                return codec(c_type).encode(value, label)  # whose error says what it takes
             raise ValueTypeError(f"{label}: {error}") from None
     if not isinstance(value, (ipaddress.IPv4Network, ipaddress.IPv6Network)):
         return codec(c_type).encode(value, label)

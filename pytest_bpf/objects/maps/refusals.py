@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 _SOCKETS = frozenset({"sockmap", "sockhash", "reuseport_sockarray", "xskmap"})
 _DEVICES = frozenset({"devmap", "devmap_hash"})
+_CPUS = frozenset({"cpumap"})
 _STORAGES = maps_with("key_fd") | {"cgroup_storage", "percpu_cgroup_storage"}
 _ALL: frozenset[str] = frozenset()
 
 LARGEST_KEY = 512
 """Bytes of the largest key of a map (``MAX_BPF_STACK``)."""
+
+LARGEST_QUEUE = 16384
+"""Elements of the longest queue of a cpumap."""
 
 LARGEST_TRIE_KEY = 4 + 256
 """Bytes of the largest key of an LPM trie, with its prefix length."""
@@ -78,10 +82,24 @@ TABLE = (
     Refusal("the value is no socket", {errno.ENOTSOCK}, _SOCKETS, _WRITE),
     Refusal("there is no socket at that key", {errno.EINVAL}, {"sockmap"}, _DELETE),
     Refusal(
+        "it takes sockets of UDP and TCP with SO_REUSEPORT that are bound or listen, and no flag "
+        "but 'any' (EINVAL)",
+        {errno.EINVAL},
+        {"reuseport_sockarray"},
+        _WRITE,
+    ),
+    Refusal(
         "there is no such interface in the network namespace of the caller (EINVAL); "
         "give an Interface, which is looked up in its own",
         {errno.EINVAL},
         _DEVICES,
+        _WRITE,
+    ),
+    Refusal("the key is a CPU, and there is no such CPU (ENODEV)", {errno.ENODEV}, _CPUS, _WRITE),
+    Refusal(
+        f"a queue of a CPU has at most {LARGEST_QUEUE} elements (EOVERFLOW)",
+        {errno.EOVERFLOW},
+        _CPUS,
         _WRITE,
     ),
     Refusal(
@@ -219,4 +237,4 @@ def _wrong_size(name: str, size: int, allowed: tuple[int, ...]) -> str:
 
 def with_article(kind: str) -> str:
     """Return ``"a hash"``, ``"an array"``."""
-    return f"{'an' if kind[:1] in 'aeioulx' else 'a'} {kind}"
+    return f"{'an' if kind[:1] in 'aeiolx' else 'a'} {kind}"

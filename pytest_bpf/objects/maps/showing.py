@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError, MapError
-from pytest_bpf.kinds.maps import EVENT_MAPS, KEYLESS
+from pytest_bpf.kinds.maps import EVENT_MAPS, KEYLESS, STARTS_FULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,6 @@ LONGEST = 160
 
 MOST_BYTES = 1 << 20
 """Bytes of a map that are read to be shown; of a larger one nothing is."""
-
-STARTS_FULL = {"array", "percpu_array"}
-"""Kinds that have all elements from the start: those that are not zero are shown."""
 
 
 def title(entry: Map) -> str:

@@ -40,7 +40,7 @@ def split_elements(
 
 def keys_as_bytes(layout: ElementLayout, keys: Sequence[Any]) -> bytes:
     """Return keys end to end; `ValueTypeError` for one that does not fit."""
-    if _is_array(keys) and not layout.keys_are_networks:
+    if _is_array(keys) and (_is_of_structs(keys) or not layout.keys_are_networks):
         array = _cast(layout.key, keys, f"map {layout.name!r}, keys")
         if array is not None:
             return array.tobytes()
@@ -99,6 +99,10 @@ def to_list(layout: ElementLayout, name: str, values: Any) -> Sequence[Any]:
 
 def _is_array(c_type: object) -> bool:
     return hasattr(c_type, "dtype") and hasattr(c_type, "tobytes")
+
+
+def _is_of_structs(array: Any) -> bool:
+    return array.dtype.names is not None
 
 
 def _cast(c_type: Type, array: Any, label: str) -> np.ndarray[Any, Any] | None:

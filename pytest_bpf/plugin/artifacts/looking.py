@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.kinds.maps import EVENT_MAPS, KEYLESS
+from pytest_bpf.kinds.maps import EVENT_MAPS, KEYLESS, STARTS_FULL
 from pytest_bpf.plugin.artifacts.evidence import ElementChange, EventState, MapState
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ KEPT = 200
 
 LONGEST = 120
 """Characters of a value that are shown."""
-
-STARTS_FULL = {"array", "percpu_array"}
-"""Kinds that have all of their elements from the start, as zeros."""
 
 OF_C_TESTS = "bpf_test_results"
 """The variable by which a test written in C tells what it found, which its failure has said."""
