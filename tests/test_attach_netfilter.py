@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.errors import AttachError
+from pytest_bpf.errors import AttachError, UnavailableError
 from pytest_bpf.kernel import features
 from pytest_bpf.netns import Namespace
 
@@ -95,7 +95,19 @@ def test_what_is_wrong_is_said(load: Load, namespace: Namespace) -> None:
             program.attach(namespace, **options)
     with pytest.raises(AttachError, match="attaches to a network namespace, not to None"):
         program.attach(hook="local_in")
-    assert program.attach(namespace, hook="local_in", priority=1, defrag=True).attached
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_defrag_or_which_module_is_not_loaded(
+    load: Load, namespace: Namespace, family: str
+) -> None:
+    program = load(SOURCE, programs=["first"]).programs["first"]
+    options: dict[str, Any] = {"hook": "local_in", "family": family, "priority": 1, "defrag": True}
+    try:
+        assert program.attach(namespace, **options).attached
+    except UnavailableError as error:
+        needs = f"defrag=True needs the kernel's module nf_defrag_{family}, which is not loaded"
+        assert needs in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,20 @@ def test_what_is_dropped_on_the_way_is_missing(
     with droppers.programs["drop"].attach(right.iface):
         sent = left.traffic.frames(frames_of(ends), to=right)
     assert (sent.sent, sent.received, sent.lost) == (4, 0, 4)
+    assert sent.received_frames == []
+
+
+def test_those_that_arrive_are_named(ends: tuple[Namespace, Namespace], load: Load) -> None:
+    left, right = ends
+    source = 'SEC("xdp") int no_arp(struct xdp_md *ctx) { __u8 *at = (void *)(long)ctx->data; '
+    source += "if (at + 14 > (__u8 *)(long)ctx->data_end) return XDP_DROP; "
+    source += "return at[13] == 6 ? XDP_DROP : XDP_PASS; }"
+    with load(source).programs["no_arp"].attach(right.iface):
+        several = [udp_frame(left.iface, right.iface), arp_frame(), tcp_frame(vlan=7)]
+        sent = left.traffic.frames(several, to=right)
+        one = left.traffic.frames(several[0], count=2, to=right)
+    assert sent.received_frames == [several[0], several[2]]
+    assert one.received_frames == [several[0]] * 2
 
 
 def test_bad_recordings_are_refused_in_one_sentence(

@@ -226,6 +226,8 @@ def test_types_members_and_kfuncs() -> None:
     assert features.kfunc("bpf_fentry_test1")
     assert not features.kfunc("bpf_no_such_kfunc")
     assert not features.type_exists("no_such_struct")
+    if Path("/sys/kernel/btf/veth").exists():  # where it is a module
+        assert features.kfunc("veth_xmit")
 
 
 @pytest.mark.parametrize(

@@ -204,5 +204,13 @@ def test_a_failed_comparison_of_bytes_names_the_field() -> None:
     assert several is not None
     assert "  [1].ip.ttl: 5, not 64" in several
     assert "  [2]: only on the right: b''" in several
+    one_less = explain("==", [udp_frame(), udp_frame(ttl=5)], [udp_frame(ttl=5)])
+    assert one_less is not None
+    assert one_less[1:] == [f"  [0]: only on the left: {Packet(udp_frame())!r}"]
+    none = explain("==", [], [udp_frame()])
+    assert none == ["0 packets == 1 packets", f"  [0]: only on the right: {Packet(udp_frame())!r}"]
+    other = explain("==", [udp_frame(), {"not": "a packet"}], [udp_frame()])
+    assert other is not None
+    assert other[1:] == ["  [1]: only on the left: {'not': 'a packet'}"]
     assert explain("==", b"no packet at all, only bytes", b"other") is None
     assert explain("==", udp_frame()[14:], udp_frame(ttl=9)[14:])[1] == "  ip.ttl: 64, not 9"  # type: ignore[index]

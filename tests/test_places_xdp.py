@@ -213,7 +213,7 @@ WRITTEN, NUMBERED = HOST("02:00:00:00:00:09", "192.0.2.9"), HOST(5, CLIENT.ipv4)
             lambda _: FRAMES["udp"](dst="192.0.2.9"),
             "a side of a frame is '192.0.2.9'",
         ),
-        (lambda _: FRAMES["tcp"](src=None), "a side of a frame is None; it must be an interface"),
+        (lambda _: FRAMES["tcp"](src=None), "a side of a frame is None; it must be a namespace"),
         (
             lambda _: FRAMES["udp"](dst=WRITTEN),
             "of the module ip",

@@ -38,6 +38,7 @@ def test_every_keyword() -> None:
         btf=True,
         btf_type="sk_buff.tstamp",
         config={"CONFIG_BPF_SYSCALL": "y"},
+        command="bpftool",
         cpus=2,
     )
     assert str(wanted.kernel) == "<99,>=5.8"
@@ -81,6 +82,7 @@ def test_what_is_there_is_not_missing() -> None:
         btf=True,
         btf_type=["sk_buff", "sk_buff.tstamp"],
         kfunc="bpf_fentry_test1",
+        command=["sh", "cat"],
         cpus=1,
     )
     assert wanted.missing() == []
@@ -103,6 +105,7 @@ USABLE = len(os.sched_getaffinity(0))
         ({"config": {"CONFIG_BPF": "n"}}, ["CONFIG_BPF=n (it is y)"]),
         ({"config": {"CONFIG_NO_SUCH_THING": "n"}}, []),
         ({"config": "CONFIG_HZ"}, ["CONFIG_HZ (it is "]),
+        ({"command": ["sh", "no-such"]}, ["command 'no-such' (not on PATH)"]),
         ({"kfunc": "bpf_no_such"}, ["kfunc 'bpf_no_such'"]),
         ({"btf_type": "no_such"}, ["BTF type 'no_such'"]),
         ({"btf_type": "no_such.member"}, ["BTF type 'no_such'"]),

@@ -199,6 +199,13 @@ def test_nonsense_is_one_sentence(build: object, sentence: str) -> None:
     assert str(raised.value).startswith(sentence)
 
 
+def test_a_namespace_is_a_side_by_its_first_interface(ends: tuple[Namespace, Namespace]) -> None:
+    left, right = ends
+    for build in (udp_frame, tcp_frame, icmp_frame, arp_frame, ndp_frame):
+        assert build(left, right) == build(left.iface, right.iface)
+    assert gre_frame(b"x", left, right) == gre_frame(b"x", left.iface, right.iface)
+
+
 def _answer(end: Namespace, frame: bytes, reply: bytes) -> Packet:
     """Send a frame and return what its interface receives that has the layers of ``reply``."""
     with end.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:

@@ -6,11 +6,11 @@ import os
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AgentError
-from pytest_bpf.kernel.sys.bpffs import USUAL
-from pytest_bpf.kernel.sys.tracefs import command_with_tracefs
+from pytest_bpf.kernel.sys.own_mounts import own_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +25,6 @@ echo 1 >"$0/cgroup.kill" || kill -9 $(cat "$0/cgroup.procs" "$0"/*/cgroup.procs)
 rmdir "$0"/*/ "$0"
 """
 """Run beside an agent: its input ends with this process, however that ends."""
-
-PRIVATE = ("unshare", "--mount", "--propagation", "private", "--")
-MOUNT_PINS = """
-mount --bind "$0" "$1" && shift && exec "$@"
-"""
-"""Run in a mount namespace of the command's own."""
 
 
 def command_words(command: str | Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -64,9 +58,7 @@ def start(
         program = shutil.which(cwd / words[0])
     if not program:
         raise AgentError(f"cannot start {words[0]!r}: there is no such command on PATH")
-    command = command_with_tracefs([program, *words[1:]])
-    if pins is not None:
-        command = [*PRIVATE, "sh", "-c", MOUNT_PINS, str(pins), str(USUAL), *command]
+    command = [program, *words[1:]]
     output, write_end = os.pipe()
     options: dict[str, Any] = {
         "stdin": subprocess.DEVNULL,
@@ -74,6 +66,7 @@ def start(
         "stderr": subprocess.STDOUT,
         "env": environment,
         "cwd": cwd,
+        "prepare": partial(own_mounts, pins),
     }
     try:
         if namespace is None:

@@ -22,7 +22,7 @@ from pytest_bpf.errors import BpfError, CompileError, LoadError, UnavailableErro
 from pytest_bpf.kernel.btf import enums
 from pytest_bpf.kernel.features.privilege import privilege
 from pytest_bpf.kernel.sys import libbpf
-from pytest_bpf.kernel.sys.tracefs import command_with_tracefs
+from pytest_bpf.kernel.sys.own_mounts import start_with_own_mounts
 from pytest_bpf.objects import Map, Object, Program
 from pytest_bpf.objects.elf import SourceLine
 from pytest_bpf.objects.identity import Identity, context_type
@@ -67,13 +67,15 @@ def load_bcc(
         stack.enter_context(ours)
         with theirs:
             command = [interpreter, "-I", child.__file__, str(theirs.fileno())]
-            process = subprocess.Popen(
-                command_with_tracefs(command),
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env=settings,
-                pass_fds=[theirs.fileno()],
+            process = start_with_own_mounts(
+                lambda: subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    env=settings,
+                    pass_fds=[theirs.fileno()],
+                )
             )
         stack.callback(process.wait)
         stack.callback(process.kill)

@@ -90,15 +90,20 @@ class Cgroup:
         with visit(self.path):
             return function(*args, **kwargs)
 
-    def popen(self, command: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:
+    def popen(
+        self, command: Sequence[str], *, prepare: Callable[[], object] | None = None, **kwargs: Any
+    ) -> subprocess.Popen[Any]:
         """Start a process in the cgroup; it is killed by `close` and with the test process.
 
         It has the caller's network namespace: ``namespace.run(cgroup.popen, command)`` puts it
-        into both. ``kwargs`` are those of `subprocess.Popen`, without ``shell``.
+        into both. ``prepare`` is called first, in the thread that starts it. ``kwargs`` are those
+        of `subprocess.Popen`, without ``shell``.
         """
         self.fileno()
         worker = Worker(f"cgroup {self.path.name}")  # it lives as long as the process may
         self._workers.append(worker)
+        if prepare is not None:
+            worker.run(prepare)
         return self.run(lambda: worker.run(self._processes.start, command, **kwargs))
 
     def child(self, name: str) -> Cgroup:

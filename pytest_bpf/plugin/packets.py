@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+from difflib import SequenceMatcher
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SAME = "their bytes are the same: compare Packet(...), which equals bytes and scapy's packets"
+
+MOST = 1_000_000
+"""Pairs of packets among which equal ones are looked for."""
 
 
 def explain(left: Any, right: Any) -> list[str] | None:
@@ -24,10 +31,11 @@ def explain(left: Any, right: Any) -> list[str] | None:
 
 
 def _lists(left: Any, right: Any) -> list[str] | None:
-    if not (left and right and None not in _pair(left[0], right[0])):
+    firsts = [side[0] for side in (left, right) if side]
+    if not firsts or None in _pair(firsts[0], firsts[-1]):
         return None
     lines = []
-    for at, (mine, yours) in enumerate(zip_longest(left, right)):
+    for at, mine, yours in _aligned(left, right):
         if mine is None or yours is None:
             side, value = ("right", yours) if mine is None else ("left", mine)
             lines.append(f"  [{at}]: only on the {side}: {_packet(value) or value!r}")
@@ -38,6 +46,21 @@ def _lists(left: Any, right: Any) -> list[str] | None:
         elif mine != yours:
             lines.append(f"  [{at}]: {mine!r:.100}, not {yours!r:.100}")
     return [f"{len(left)} packets == {len(right)} packets", *(lines or [f"  {SAME}"])]
+
+
+def _aligned(left: Any, right: Any) -> Iterator[tuple[int, Any, Any]]:
+    """Yield what is to be compared, with its position; None is what one side lacks.
+
+    Where one list is longer, equal packets are put beside each other. The position is that of the
+    side which has the packet, the left one's where both have.
+    """
+    if len(left) == len(right) or len(left) * len(right) > MOST:
+        yield from ((at, *both) for at, both in enumerate(zip_longest(left, right)))
+        return
+    keys = [[_packet(each) or repr(each) for each in side] for side in (left, right)]
+    for _, a, b, c, d in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        for n, (mine, yours) in enumerate(zip_longest(left[a:b], right[c:d])):
+            yield (c if mine is None else a) + n, mine, yours
 
 
 def _pair(left: Any, right: Any) -> tuple[Any, Any]:

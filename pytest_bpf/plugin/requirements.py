@@ -15,6 +15,7 @@
 ``btf``              True: the kernel's BTF
 ``btf_type``         a type of the kernel, ``"sk_buff"``, or a member, ``"sk_buff.tstamp"``
 ``config``           ``"CONFIG_BPF_LSM"`` (y or m), or ``{"CONFIG_BPF_LSM": "y"}``
+``command``          a command on PATH: ``"bpftool"``
 ``cpus``             the least number of CPUs that this process may use
 ``exact``            True: time that counts instructions (``--bpf-exact``); False: a real clock
 ===================  ================================================================
@@ -26,6 +27,7 @@ module add up.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -76,6 +78,7 @@ class Requirements:
     btf: bool = False
     btf_type: tuple[str, ...] = ()
     config: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ()
     cpus: int = 0
     exact: bool | None = None
 
@@ -133,7 +136,7 @@ class Requirements:
         return [*alone, *(f"{', '.join(needs)}: {reason}" for reason, needs in by_reason.items())]
 
 
-_NAMES = ("program_type", "map_type", "attach", "helper", "kfunc", "btf_type")
+_NAMES = ("program_type", "map_type", "attach", "helper", "kfunc", "btf_type", "command")
 
 
 def _parse(keyword: str, value: object) -> Any:
@@ -237,6 +240,9 @@ def _missing(requirements: Requirements) -> Iterator[tuple[str, str]]:
         yield from _unless(features.kfunc(name), f"kfunc {name!r}")
     for name in requirements.btf_type:
         yield from _type_missing(name)
+    for name in requirements.command:
+        if not shutil.which(name):
+            yield f"command {name!r} (not on PATH)", ""
     usable = len(os.sched_getaffinity(0))
     if usable < requirements.cpus:
         yield f"{requirements.cpus} CPUs ({usable} usable here)", ""

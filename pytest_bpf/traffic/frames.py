@@ -123,4 +123,5 @@ def exchange(  # noqa: PLR0917 (as of `replay.exchange`)
         received_bytes=received * len(frame),
         seconds=pace.seconds,
         errors=dict(refusals),
+        received_frames=[frame] * received,
     )

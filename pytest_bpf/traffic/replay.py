@@ -92,6 +92,7 @@ def exchange(
         received_bytes=sum(map(len, arrived)),
         seconds=pace.seconds,
         errors=dict(refusals),
+        received_frames=arrived,
     )
 
 

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+Frame = bytes
+"""A frame as it was sent."""
+
+
 @dataclass(frozen=True)
 class TrafficResult:
     """How many messages were sent, and how many arrived.
 
     ``sent``: messages tried. ``received``: messages that arrived, or with ``echo`` (and for a
     ping) replies that came back. ``bytes`` and ``received_bytes``: payload the sender's kernel
-    took, and payload that arrived. ``seconds``: from the first send to the last send
-    or arrival, whichever was later.
+    took, and payload that arrived. ``received_frames``: of frames and recordings, those that
+    arrived, in the order of arrival. ``seconds``: from the first send to the last send or
+    arrival, whichever was later.
     ``errors``: the errors of the sender's own system calls, counted by name: ``{"EPERM": 1000}``
     when a cgroup program refuses to send. ``connections``: TCP connections established.
     ``rtts``: round trip of each ping or request that was answered, in seconds, in the order of
@@ -39,6 +44,7 @@ class TrafficResult:
     connections: int = 0
     rtts: tuple[float, ...] = ()
     handshakes: tuple[float, ...] = ()
+    received_frames: list[Frame] = field(default_factory=list, repr=False)
 
     @property
     def lost(self) -> int:

@@ -22,7 +22,7 @@ from pytest_bpf.kernel.features.privilege import privilege
 from pytest_bpf.kernel.features.probe import AVAILABLE, Probe, credentials, unavailable
 from pytest_bpf.kernel.features.variants import variants
 from pytest_bpf.kernel.maps import elements
-from pytest_bpf.kernel.programs.load import Verdict, btf_id, calling, judge
+from pytest_bpf.kernel.programs.load import Verdict, btf_id, calling, in_a_module, judge
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kernel.sys.release import (
     config,
@@ -197,8 +197,12 @@ def _refused(what: str, number: int) -> str:
 
 @_answer
 def kfunc(name: str) -> Probe:
-    """Say whether the kernel's BTF has a function of this name; who may call it is left open."""
-    return AVAILABLE if btf_id(name, btf.Kind.FUNC) else unavailable()
+    """Say whether the kernel or a module that is loaded has a function of this name in its BTF.
+
+    Who may call it is left open.
+    """
+    there = btf_id(name, btf.Kind.FUNC) or in_a_module(name, btf.Kind.FUNC)
+    return AVAILABLE if there else unavailable()
 
 
 @_answer

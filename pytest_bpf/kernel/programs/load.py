@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno as errnos
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.kernel import btf
@@ -27,6 +28,9 @@ def calling(helper: int) -> bytes:
 BPF_F_SLEEPABLE = 1 << 4
 
 LOG_SIZE = 1 << 16
+
+MODULES = Path("/sys/kernel/btf")
+"""The BTF of the kernel, ``vmlinux``, and of each module that is loaded."""
 
 
 @dataclass(frozen=True)
@@ -124,3 +128,20 @@ def btf_id(name: str, kind: btf.Kind) -> int:
     pointer = btf.vmlinux()._pointer  # noqa: SLF001 (the search by name of Btf lists every name on a miss)
     type_id: int = find(pointer, name.encode(), kind)
     return max(0, type_id)
+
+
+def in_a_module(name: str, kind: btf.Kind) -> bool:
+    """Say whether the BTF of a module that is loaded has a type of this name."""
+    find, free = libbpf.function("btf__find_by_name_kind"), libbpf.function("btf__free")
+    kernel = btf.vmlinux()._pointer  # noqa: SLF001 (as in `btf_id`)
+    for path in MODULES.iterdir():
+        if path.name == "vmlinux":
+            continue
+        with suppress(OSError):  # it is unloaded just now
+            pointer = libbpf.call("btf__load_module_btf", path.name.encode(), kernel)
+            try:
+                if find(pointer, name.encode(), kind) > 0:
+                    return True
+            finally:
+                free(pointer)
+    return False

@@ -166,6 +166,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_btf_load": (c_int, c_void_p, c_size_t, c_void_p),
     "btf__free": (None, c_void_p),
     "btf__load_vmlinux_btf": (c_void_p,),
+    "btf__load_module_btf": (c_void_p, c_char_p, c_void_p),
     "btf__load_from_kernel_by_id": (c_void_p, c_uint32),
     "btf__parse_raw": (c_void_p, c_char_p),
     "btf__find_by_name_kind": (c_int, c_void_p, c_char_p, c_uint32),

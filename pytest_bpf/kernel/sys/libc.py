@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
-MS_REC, MS_PRIVATE = 0x4000, 0x40000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 
@@ -52,6 +52,12 @@ def mount(kind: str, path: Path, flags: int = 0, options: str = "") -> None:
     name = kind.encode()
     target = os.fsencode(path)
     check(library().mount(name, target, name, flags, options.encode()), str(path))
+
+
+def bind_mount(source: Path, path: Path) -> None:
+    """Show the directory ``source`` on ``path``, too; raise `OSError`."""
+    places = os.fsencode(source), os.fsencode(path)
+    check(library().mount(*places, None, MS_BIND, None), str(path))
 
 
 def make_mounts_private() -> None:

@@ -16,7 +16,7 @@ from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel.sys import libc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,22 +45,6 @@ def with_tracefs(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs)
     if tracefs():
         return function(*args, **kwargs)
     return _thread().submit(function, *args, **kwargs).result()
-
-
-MOUNT_TRACEFS = """
-[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
-[ -e /sys/kernel/debug/tracing/events ] || mount -t debugfs debugfs /sys/kernel/debug
-exec "$@"
-"""
-"""Run in a mount namespace of a command's own, which goes with it."""
-
-
-def command_with_tracefs(command: Sequence[str]) -> list[str]:
-    """Return the command that runs ``command`` where it sees tracefs in both of its places."""
-    if all(os.access(path / "events", os.F_OK) for path in TRACEFS):
-        return list(command)
-    private = ["unshare", "--mount", "--propagation", "private", "--"]
-    return [*private, "sh", "-c", MOUNT_TRACEFS, "sh", *command]
 
 
 def _thread() -> ThreadPoolExecutor:

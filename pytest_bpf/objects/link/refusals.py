@@ -22,7 +22,7 @@ def refusal(
 ) -> BpfError:
     """Return what to raise for the kernel's error: what, where, why, and what to do."""
     code = error.errno or 0
-    missing = missing_feature(program.section, program.type)
+    missing = missing_feature(program.section, program.type) or _missing_module(kind, options, code)
     if missing:
         return UnavailableError(
             f"program {program.name!r} ({program.section}) cannot be attached here: {missing}"
@@ -36,6 +36,14 @@ def refusal(
         f"{libbpf.reason(code)}{hint}{f' ({detail})' if detail else ''}",
         code,
     )
+
+
+def _missing_module(kind: ProgramKind, options: Options, code: int) -> str:
+    """Name the module of the kernel that is not loaded, if that is why."""
+    if code != errno.ENOENT or kind.way != "netfilter" or not options.defrag:
+        return ""
+    name = f"nf_defrag_{options.family}"
+    return f"defrag=True needs the kernel's module {name}, which is not loaded; modprobe {name}"
 
 
 def _hint(kind: ProgramKind, options: Options, code: int) -> str:

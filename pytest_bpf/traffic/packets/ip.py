@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors.arguments import checked
 from pytest_bpf.kernel.layers.transport import TcpFlags
 from pytest_bpf.kernel.layers.values import checksum
-from pytest_bpf.traffic.packets.sides import CLIENT, SERVER, packed, packed_mac
+from pytest_bpf.traffic.packets.sides import CLIENT, SERVER, addresses, packed, packed_mac
 from pytest_bpf.traffic.result import check_range, to_bytes
 
 if TYPE_CHECKING:
-    from pytest_bpf.traffic.packets.sides import Addresses
+    from pytest_bpf.traffic.packets.sides import Addresses, Side
 
 Vlan = int | tuple[int, ...] | None
 """The number of a VLAN, or those of several tags, the outer one first; None for no tag."""
@@ -29,8 +29,8 @@ FIN, SYN, RST, PSH, ACK, URG = list(TcpFlags)[:6]
 
 @checked
 def udp_frame(
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     sport: int = 40000,
     dport: int = 9,
@@ -51,8 +51,8 @@ def udp_frame(
 
 @checked
 def tcp_frame(
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     sport: int = 40000,
     dport: int = 80,
@@ -87,8 +87,8 @@ def tcp_frame(
 
 @checked
 def icmp_frame(
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     identifier: int = 1,
     sequence: int = 1,
@@ -109,8 +109,8 @@ def icmp_frame(
 
 @checked
 def ip_frame(
-    src: Addresses,
-    dst: Addresses,
+    src: Side,
+    dst: Side,
     protocol: int,
     segment: bytes,
     checksum_at: int | None,
@@ -126,6 +126,7 @@ def ip_frame(
     """
     check_range("ttl", ttl, 0, 255)
     check_range("tos", tos, 0, 255)
+    src, dst = addresses(src), addresses(dst)
     source, destination = (packed(side, ipv6=ipv6) for side in (src, dst))
     check_range("bytes behind the IP header", len(segment), 0, 65535 if ipv6 else 65515)
     if checksum_at is not None:

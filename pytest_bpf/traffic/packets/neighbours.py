@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors.arguments import checked
 from pytest_bpf.traffic.packets.ip import ICMPV6, ethernet, ip_frame
-from pytest_bpf.traffic.packets.sides import CLIENT, SERVER, packed, packed_mac
+from pytest_bpf.traffic.packets.sides import CLIENT, SERVER, addresses, packed, packed_mac
 
 if TYPE_CHECKING:
     from pytest_bpf.traffic.packets.ip import Vlan
-    from pytest_bpf.traffic.packets.sides import Addresses
+    from pytest_bpf.traffic.packets.sides import Side
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 SOLICITATION, ADVERTISEMENT = 135, 136
@@ -33,13 +33,14 @@ class _Group:
 
 @checked
 def arp_frame(
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     reply: bool = False,
     vlan: Vlan = None,
 ) -> bytes:
     """Return an ARP frame: a request to all for the address of ``dst``, or a reply to ``dst``."""
+    src, dst = addresses(src), addresses(dst)
     target = packed_mac(dst.mac) if reply else bytes(6)
     head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2 if reply else 1)
     sides = packed_mac(src.mac) + packed(src, ipv6=False) + target + packed(dst, ipv6=False)
@@ -48,8 +49,8 @@ def arp_frame(
 
 @checked
 def ndp_frame(
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     reply: bool = False,
     vlan: Vlan = None,
@@ -59,6 +60,7 @@ def ndp_frame(
     A solicitation goes to the multicast group of the address; both have the option with the
     hardware address of ``src``.
     """
+    src, dst = addresses(src), addresses(dst)
     kind, flags, option = SOLICITATION, 0, SOURCE_ADDRESS
     subject, to = packed(dst, ipv6=True), dst
     if reply:

@@ -1,10 +1,10 @@
-"""The two sides of a frame: the addresses of a place's interface, or of a host that is none."""
+"""The two sides of a frame: the addresses of an interface, or of a host that is none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from pytest_bpf.errors import StimulusError
 
@@ -28,6 +28,18 @@ class Addresses(Protocol):
         """IPv6 address."""
 
 
+class Place(Protocol):
+    """A namespace, whose first interface has the addresses."""
+
+    @property
+    def iface(self) -> Addresses:
+        """Its first interface."""
+
+
+Side = Addresses | Place
+"""What a frame comes from or goes to."""
+
+
 @dataclass(frozen=True)
 class Host:
     """One side of a frame that belongs to no real interface."""
@@ -44,13 +56,19 @@ SERVER = Host("02:00:00:00:00:02", IPv4Address("192.0.2.2"), IPv6Address("2001:d
 """The default destination."""
 
 
+def addresses(side: Side) -> Addresses:
+    """Return a side's addresses, a namespace's of its first interface; raise `StimulusError`."""
+    found: Any = getattr(side, "iface", side)
+    if not all(hasattr(found, name) for name in ("mac", "ipv4", "ipv6")):
+        raise StimulusError(
+            f"a side of a frame is {side!r}; it must be a namespace, an interface of one, or a "
+            "Host with mac, ipv4 and ipv6"
+        )
+    return cast("Addresses", found)
+
+
 def packed(side: Addresses, *, ipv6: bool) -> bytes:
     """Return the bytes of a side's address; raise `StimulusError` where it has none."""
-    if not all(hasattr(side, name) for name in ("mac", "ipv4", "ipv6")):
-        raise StimulusError(
-            f"a side of a frame is {side!r}; it must be an interface of a namespace, or a Host "
-            "with mac, ipv4 and ipv6"
-        )
     address = side.ipv6 if ipv6 else side.ipv4
     if address is not None and not hasattr(address, "packed"):
         raise StimulusError(f"the address {address!r} must be of the module ipaddress")

@@ -12,7 +12,7 @@ from pytest_bpf.traffic.packets.sides import CLIENT, SERVER
 from pytest_bpf.traffic.result import check_range, to_bytes
 
 if TYPE_CHECKING:
-    from pytest_bpf.traffic.packets.sides import Addresses
+    from pytest_bpf.traffic.packets.sides import Side
 
 VXLAN_PORT = 4789
 ETHERNET = 0x6558
@@ -22,8 +22,8 @@ ETHERNET = 0x6558
 @checked
 def vxlan_frame(
     inner: Any,
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     vni: int = 1,
     sport: int = 40000,
@@ -42,8 +42,8 @@ def vxlan_frame(
 @checked
 def geneve_frame(
     inner: Any,
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     vni: int = 1,
     sport: int = 40000,
@@ -65,8 +65,8 @@ def geneve_frame(
 @checked
 def gre_frame(
     inner: Any,
-    src: Addresses = CLIENT,
-    dst: Addresses = SERVER,
+    src: Side = CLIENT,
+    dst: Side = SERVER,
     *,
     key: int | None = None,
     ipv6: bool = False,
