@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.errors import PlaceError, StimulusError, UnavailableError, UnknownNameError
+from pytest_bpf.errors import (
+    AttachError,
+    PlaceError,
+    StimulusError,
+    UnavailableError,
+    UnknownNameError,
+)
+from pytest_bpf.kernel import features
 from pytest_bpf.netns import Namespace
 from pytest_bpf.traffic.packets import CLIENT, Host, icmp_frame, tcp_frame, udp_frame
 from tests.conftest import HEADER
@@ -102,6 +109,13 @@ def test_a_redirect_out_of_a_router_arrives(
             pass
     assert obj.globals["hits"] == 1
     assert bpf_drops.total <= 1  # the frame is for the MAC of nobody in right
+
+
+NETKIT = """
+__u64 requests, answers;
+SEC("netkit/primary") int sent(struct __sk_buff *ctx) { ++requests; return -1; }
+SEC("netkit/peer") int answered(struct __sk_buff *ctx) { ++answers; return -1; }
+"""
 
 
 @pytest.mark.parametrize("make", ["pair", "router", "bridge"])
@@ -240,3 +254,25 @@ def test_a_netkit_is_made_or_refused_in_one_sentence(bpf_places: Places) -> None
         assert "cannot make a netkit from 'netkit0' to 'netkit0'" in str(error)  # noqa: PT017
     else:
         assert left.traffic.udp(to=right, count=3).received == 3
+
+
+@pytest.mark.skipif(not features.attach("netkit"), reason="this kernel has no netkit")
+def test_what_hangs_on_a_netkit_and_what_is_none(bpf: Loader, bpf_places: Places) -> None:
+    left, right = bpf_places.pair(kind="netkit")
+    other = bpf_places.pair()["left"]
+    obj = bpf.load(HEADER + NETKIT, name="netkit")
+    link = obj.programs["sent"].attach(left.iface)
+    obj.programs["answered"].attach(left.iface)
+    assert left.traffic.udp(to=right, count=3, echo=True).received == 3
+    assert (obj.globals["requests"], obj.globals["answers"]) == (3, 3)
+    assert [each.hook for each in bpf.query(left.iface)] == ["netkit_primary", "netkit_peer"]
+    assert bpf.query(right.iface) == bpf.query(other.iface) == []
+    for iface, words in (
+        (left.iface, "EEXIST: .*; this program is attached there already"),
+        (right.iface, "EACCES: .*; that is the peer of a netkit: both kinds attach to the primary"),
+        (other.iface, "ENXIO: .*; that interface is no netkit, make one by bpf_places.pair"),
+    ):
+        with pytest.raises(AttachError, match=words):
+            obj.programs["sent"].attach(iface)
+    link.detach()
+    assert [each.hook for each in bpf.query(left.iface)] == ["netkit_peer"]

@@ -57,8 +57,8 @@ def _aligned(left: Any, right: Any) -> Iterator[tuple[int, Any, Any]]:
     if len(left) == len(right) or len(left) * len(right) > MOST:
         yield from ((at, *both) for at, both in enumerate(zip_longest(left, right)))
         return
-    keys = [[_packet(each) or repr(each) for each in side] for side in (left, right)]
-    for _, a, b, c, d in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    one, two = ([_packet(each) or repr(each) for each in side] for side in (left, right))
+    for _, a, b, c, d in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
         for n, (mine, yours) in enumerate(zip_longest(left[a:b], right[c:d])):
             yield (c if mine is None else a) + n, mine, yours
 

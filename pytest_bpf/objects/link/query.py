@@ -52,6 +52,9 @@ CGROUP_TYPES = sorted(
 NOT_THERE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT}
 """What the kernel answers for a hook that it, or this kind of interface, does not have."""
 
+NO_PRIMARY = {errno.ENXIO, errno.EACCES}
+"""What it answers for netkit's hooks of an interface that is no netkit, and of a netkit's peer."""
+
 
 @dataclass(frozen=True)
 class Attachment:
@@ -159,7 +162,7 @@ def _by_types(target: int, types: tuple[AttachType, ...] | list[AttachType]) -> 
         try:
             entries, revision = query_programs(target, kind)
         except OSError as error:
-            if error.errno in NOT_THERE:
+            if error.errno in NOT_THERE | (NO_PRIMARY if kind.name.startswith("NETKIT") else set()):
                 continue
             raise AttachError(
                 f"{kind.name.lower()} cannot be queried: {libbpf.reason(error.errno or 0)}",

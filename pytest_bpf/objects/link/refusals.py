@@ -69,6 +69,10 @@ def _hint(kind: ProgramKind, options: Options, code: int) -> str:
         return f"; priority={options.priority} is out of range, {least} to {2**31 - 2}{more}"
     if code == errno.ENOTSUP and kind.name == "xdp":
         return "; that interface has no native XDP, pass mode='generic'"
+    if code == errno.ENXIO and kind.way == "netkit":
+        return "; that interface is no netkit, make one by bpf_places.pair(kind='netkit')"
+    if code == errno.EACCES and kind.way == "netkit":
+        return "; that is the peer of a netkit: both kinds attach to the primary, pair's left.iface"
     if code == errno.EPERM and kind.way == "cgroup":
         return "; a program of this cgroup, or of one above it, does not allow others here"
     return ""
