@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pytest_bpf.objects.link.options import Options
     from pytest_bpf.objects.link.targets import Attachable
 
+NO_PRIMARY = {
+    errno.ENXIO: "; that interface is no netkit, make one by bpf_places.pair(kind='netkit')",
+    errno.EACCES: "; that is the peer of a netkit: both kinds attach to the primary, left.iface",
+}
+"""The kernel's answers for interfaces that take no netkit programs."""
+
 
 def refusal(
     program: Attachable, kind: ProgramKind, target: Any, options: Options, error: OSError
@@ -69,10 +75,8 @@ def _hint(kind: ProgramKind, options: Options, code: int) -> str:
         return f"; priority={options.priority} is out of range, {least} to {2**31 - 2}{more}"
     if code == errno.ENOTSUP and kind.name == "xdp":
         return "; that interface has no native XDP, pass mode='generic'"
-    if code == errno.ENXIO and kind.way == "netkit":
-        return "; that interface is no netkit, make one by bpf_places.pair(kind='netkit')"
-    if code == errno.EACCES and kind.way == "netkit":
-        return "; that is the peer of a netkit: both kinds attach to the primary, pair's left.iface"
+    if kind.way == "netkit" and code in NO_PRIMARY:
+        return NO_PRIMARY[code]
     if code == errno.EPERM and kind.way == "cgroup":
         return "; a program of this cgroup, or of one above it, does not allow others here"
     return ""
