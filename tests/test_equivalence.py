@@ -49,7 +49,17 @@ def test_a_program_is_the_same_as_itself_and_all_of_it_is_reached(
         assert side.reach.lines == side.reach.all_lines
         assert 20 < side.insns < 150
     assert "set by the inputs: bpf_get_prandom_u32, bpf_ktime_get_ns" in result.notes
-    assert "| instructions verified |" in str(result)
+    assert "| instructions verified       | " in str(result)
+    assert "| instructions a run, exactly | not measured | not measured | --bpf-exact |" in str(
+        result
+    )
+    assert result.before.instructions is None
+    for side, obj in zip((result.before, result.after), filters, strict=True):
+        program = obj.programs["right"]
+        assert side.verified_insns == program.verified_insns
+        assert side.states == program.verifier.total_states > 1
+        assert side.stack == program.verifier.stack_depth > 0
+        assert side.maps >= sum(table.memlock for table in obj.maps.values()) > 0
 
 
 def test_a_seed_decides_what_is_found(filters: tuple[Object, Object]) -> None:

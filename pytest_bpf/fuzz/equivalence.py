@@ -7,7 +7,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_bpf.costs.figures.map_memory import map_memory
 from pytest_bpf.errors import BpfError, RunError, ValueTypeError
+from pytest_bpf.fuzz.exact import instruction_counter
 from pytest_bpf.fuzz.hooked import TYPES, Stimulus, check_driven
 from pytest_bpf.fuzz.inputs import PINNED, seeds
 from pytest_bpf.fuzz.pair import SIDES, Pair
@@ -30,6 +32,18 @@ COUNT, DRIVEN_COUNT = 20_000, 2000
 """How many inputs a pair of programs gets, unless it is said; and one that a stimulus drives."""
 
 
+COSTS = {
+    "instructions verified": "verified_insns",
+    "states of the verifier": "states",
+    "stack, bytes": "stack",
+    "machine code, bytes": "jited",
+    "memory of maps, bytes": "maps",
+    "BPF instructions a run": "insns",
+    "instructions a run, exactly": "instructions",
+}
+"""What a change costs or saves, by the rows of the table, and the members of `Side`."""
+
+
 class DifferenceError(BpfError, AssertionError):
     """Two programs that ought to be the same differ; the message has the smallest input found."""
 
@@ -38,14 +52,21 @@ class DifferenceError(BpfError, AssertionError):
 class Side:
     """What is known of one of two programs: how much of it was reached, and what it costs.
 
-    ``insns`` are the instructions of a run, on average over the inputs that reached something new.
+    ``insns`` are the instructions of a run, on average over the inputs that reached something new,
+    ``instructions`` those of the machine, less those of an empty program, which exact mode counts:
+    None where they were not measured. ``states`` are the verifier's, ``stack``, ``jited`` (machine
+    code) and ``maps`` (of the object) bytes.
     """
 
     name: str
     reach: Reach
     verified_insns: int
+    states: int
+    stack: int
     jited: int
+    maps: int
     insns: float
+    instructions: float | None
 
 
 @dataclass(frozen=True)
@@ -69,9 +90,7 @@ class Equivalence:
             ("", *(side.name for side in sides), ""),
             ("lines reached", *(side.reach.lines_text for side in sides), ""),
             ("blocks reached", *(side.reach.blocks_text for side in sides), ""),
-            ("instructions verified", *self._pair("verified_insns")),
-            ("machine code, bytes", *self._pair("jited")),
-            ("instructions a run", *self._pair("insns")),
+            *((what, *self._pair(name)) for what, name in COSTS.items()),
         ]
         widths = [max(len(row[at]) for row in rows) for at in range(4)]
         table = [
@@ -85,6 +104,8 @@ class Equivalence:
 
     def _pair(self, name: str) -> tuple[str, str, str]:
         one, two = (getattr(side, name) for side in (self.before, self.after))
+        if one is None or two is None:
+            return "not measured", "not measured", "--bpf-exact"
         texts = [f"{value:.1f}" if isinstance(value, float) else str(value) for value in (one, two)]
         return texts[0], texts[1], f"x {two / one:.2f}" if one else ""
 
@@ -249,15 +270,23 @@ def _notes(pair: Pair) -> list[str]:
     pinned = sorted({PINNED[n] for s in pair.subjects for n in calls(s.program) & set(PINNED)})
     if pinned:
         notes.append(f"set by the inputs: {', '.join(pinned)}")
+    context = pair.subjects[0].shape.context
+    notes += context.notes() if context is not None else []
     return notes
 
 
 def _side(name: str, subject: Subject, done: Progress, hits: bytes) -> Side:
     program = subject.program
+    with instruction_counter(subject) as count:
+        exactly = count(done.corpus) if count is not None else None
     return Side(
         name,
         reach(subject, hits),
         program.verified_insns,
+        program.verifier.total_states,
+        program.verifier.stack_depth,
         program.prog_size_jited,
+        sum(map_memory(each).kernel for each in subject.obj.maps.values()),
         run_length(subject, done.corpus),
+        exactly,
     )

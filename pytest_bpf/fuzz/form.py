@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import RunError, UnknownNameError, ValueTypeError
+from pytest_bpf.fuzz.contexts import GIVEN, choose_context
 from pytest_bpf.fuzz.hooked import SIZE
 from pytest_bpf.fuzz.inputs import CLOCKS, COMM, PINNED, STIMULUS, form
 from pytest_bpf.fuzz.state import State
-from pytest_bpf.fuzz.subject import calls, check_runs, needs_name
+from pytest_bpf.fuzz.subject import calls, check_runs, helpers, needs_name
+from pytest_bpf.kernel.programs.context_use import context_use
+from pytest_bpf.kernel.programs.flow import flow
 from pytest_bpf.kernel.programs.runner import ContextRunner
+from pytest_bpf.objects.programs.twin import instructions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_bpf.fuzz.contexts import ContextChoice
     from pytest_bpf.fuzz.inputs import Form
     from pytest_bpf.objects import Object, Program
 
@@ -24,6 +29,9 @@ ETHERNET = 14
 LONGEST = 3400
 ARGUMENTS = 12
 """The most words that a raw tracepoint has."""
+
+SET_TSTAMP = 192
+"""``bpf_skb_set_tstamp``, which changes a context, too."""
 
 ROOM = 1 << 18
 """Bytes of variables that may be part of an input."""
@@ -77,7 +85,17 @@ def choose_form(
             f"program {programs[0].name!r} takes no input: neither a packet nor a context nor "
             "global variables"
         )
-    return form(kind, size, parts)
+    return form(kind, size, parts, _context(programs) if kind == "packet" else None)
+
+
+def _context(programs: Sequence[Program]) -> ContextChoice | None:
+    struct = programs[0].kind.context
+    if struct not in GIVEN:
+        return None
+    flows = [flow(instructions(program)) for program in programs]
+    changes = any(SET_TSTAMP in helpers(one) for one in flows)
+    uses = [context_use(one) for one in flows]
+    return choose_context(programs[0].type, struct, uses, changes=changes)
 
 
 def _variables(objects: Sequence[Object], leave_out: Sequence[str]) -> dict[str, int]:

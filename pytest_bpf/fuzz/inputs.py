@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_bpf.fuzz.contexts import META, META_WORDS, PREFIX
 from pytest_bpf.kernel.layers.packet import to_bytes
 from pytest_bpf.traffic.packets import icmp_frame, tcp_frame, udp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_bpf.fuzz.contexts import ContextChoice, PacketContext
 
 CLOCKS = {
     5: "bpf_ktime_get_ns",
@@ -40,6 +43,9 @@ USUAL = {"clock": 1_000_000}
 STIMULUS = "stimulus"
 """The kind of inputs of which a stimulus gets what is not a fixed part."""
 
+ALIGNED = 8
+"""Where parts begin, and what follows them, so that numbers in them lie as they do in memory."""
+
 CLOCK_BITS = 36
 """Between two inputs the clock goes on by less than 2 to the power of this many nanoseconds."""
 
@@ -57,19 +63,23 @@ class Part:
 class Form:
     """How the bytes of an input are laid out.
 
-    ``kind`` is what the rest is: a ``"packet"`` of ``least`` to ``most`` bytes, or ``"arguments"``,
-    a ``"context"`` or what a ``"stimulus"`` gets, of ``least`` bytes.
+    ``fixed`` is how many bytes the fixed parts take. ``kind`` is what the rest is: a ``"packet"``
+    of ``least`` to ``most`` bytes, or ``"arguments"``, a ``"context"`` or what a ``"stimulus"``
+    gets, of ``least`` bytes. ``context`` is that of the packet, where parts of the input are
+    members of it, or where the program writes to it.
     """
 
     parts: tuple[Part, ...]
+    fixed: int
     kind: str
     least: int
     most: int
+    context: PacketContext | None = None
 
     @cached_property
-    def fixed(self) -> int:
-        """The bytes of the fixed parts."""
-        return sum(part.size for part in self.parts)
+    def own_parts(self) -> tuple[Part, ...]:
+        """The fixed parts that are no members of a packet's context."""
+        return tuple(part for part in self.parts if not part.name.startswith(PREFIX))
 
     def rest(self, data: bytes) -> bytes:
         """Return the packet, the arguments or the context of an input."""
@@ -86,8 +96,13 @@ class Form:
         """Return an input as text, a line a part."""
         lines = [
             f"{part.name}: {_number(data[part.start : part.start + part.size])}"
-            for part in self.parts
+            for part in self.own_parts
         ]
+        if self.context is not None:
+            lines += [
+                f"{PREFIX}{name}: {value.hex() or 'none' if isinstance(value, bytes) else value}"
+                for name, value in self.context.members(data).items()
+            ]
         rest = self.rest(data)
         if self.kind == "packet":
             lines += [f"packet, {len(rest)} bytes: {rest.hex()}", *_layers(rest)]
@@ -99,18 +114,31 @@ class Form:
         return "\n".join(lines) or "nothing"
 
 
-def form(kind: str, rest: tuple[int, int], parts: Mapping[str, int]) -> Form:
-    """Return the form of inputs with such parts, by name and size."""
+def form(
+    kind: str,
+    rest: tuple[int, int],
+    parts: Mapping[str, int],
+    context: ContextChoice | None = None,
+) -> Form:
+    """Return the form of inputs with such parts, by name and size, and with such a context."""
     placed, at = [], 0
-    for name, size in parts.items():
+    members = context.members() if context is not None else {}
+    for name, size in {**parts, **members}.items():
         placed.append(Part(name, at, size))
-        at += size
-    return Form(tuple(placed), kind, *rest)
+        at = -(-(at + size) // ALIGNED) * ALIGNED
+    if context is None:
+        return Form(tuple(placed), at, kind, *rest)
+    places = {part.name: (part.start, part.size) for part in placed if part.name in members}
+    return Form(tuple(placed), at, kind, *rest, context.placed(places, at))
 
 
 def seeds(shape: Form, corpus: Iterable[bytes] = ()) -> list[bytes]:
     """Return the inputs that a search begins with: zeros, and packets of the usual protocols."""
-    fixed = b"".join(USUAL.get(part.name, 0).to_bytes(part.size, "little") for part in shape.parts)
+    usual = bytearray(shape.fixed)
+    for part in shape.parts:
+        number = USUAL.get(part.name, 0)
+        usual[part.start : part.start + part.size] = number.to_bytes(part.size, "little")
+    fixed = bytes(usual)
     start = [shape.fit(bytearray(fixed))]
     if shape.kind == "packet":
         ordinary = (
@@ -123,6 +151,10 @@ def seeds(shape: Form, corpus: Iterable[bytes] = ()) -> list[bytes]:
             udp_frame(vlan=5),
         )
         start += [shape.fit(bytearray(fixed + frame)) for frame in ordinary]
+    if shape.context is not None and META in shape.context.places:
+        at = shape.context.places[META][0]
+        full = fixed[:at] + bytes([META_WORDS]) + fixed[at + 1 :]
+        start.append(shape.fit(bytearray(full + udp_frame(payload=bytes(16)))))
     given = (to_bytes(entry, "an input of the corpus") for entry in corpus)
     return start + [shape.fit(bytearray(fixed + entry)) for entry in given]
 

@@ -57,7 +57,20 @@ class Trial:
     @property
     def parts(self) -> dict[str, bytes]:
         """The other parts of the input: clocks, random numbers, names, variables."""
-        return {p.name: self._raw[p.start : p.start + p.size] for p in self._subject.shape.parts}
+        parts = self._subject.shape.own_parts
+        return {part.name: self._raw[part.start : part.start + part.size] for part in parts}
+
+    @property
+    def context(self) -> dict[str, int | bytes]:
+        """The members of the packet's context that the program reads, by name."""
+        context = self._subject.shape.context
+        return context.members(self._raw) if context is not None else {}
+
+    @property
+    def context_out(self) -> dict[str, int]:
+        """The members of the packet's context afterwards; none where the program leaves it."""
+        context = self._subject.shape.context
+        return context.members_out(self._answer[2]) if context is not None else {}
 
     @property
     def retval(self) -> int:
@@ -67,7 +80,9 @@ class Trial:
     @property
     def data_out(self) -> bytes:
         """The packet or the context afterwards."""
-        return self._answer[1]
+        context = self._subject.shape.context
+        begin = context.packet_begin(self._answer[2]) if context is not None else 0
+        return self._answer[1][begin:]
 
     @property
     def packet(self) -> Packet:

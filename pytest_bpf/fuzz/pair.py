@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import ValueTypeError
+from pytest_bpf.fuzz.contexts import PREFIX
 from pytest_bpf.fuzz.state import sums
 from pytest_bpf.fuzz.subject import name_setter, together
 from pytest_bpf.kernel.programs.runner import REFUSED
@@ -65,7 +66,14 @@ class Pair:
             texts.append(getattr(verdict, "name", str(verdict)))
         if texts[0] != texts[1]:
             return f"before returns {texts[0]}, after {texts[1]}"
-        what = "packet" if self.subjects[0].shape.kind == "packet" else "context"
+        shape = self.subjects[0].shape
+        if first[1] == second[1] and shape.context is not None:
+            one, two = (shape.context.members_out(answer[2]) for answer in (first, second))
+            name = next((name for name in one if one[name] != two[name]), None)
+            if name is not None:
+                return f"{PREFIX}{name}: before {one[name]}, after {two[name]}"
+            return f"the context is {_first_difference(first[2], second[2])}"
+        what = "packet" if shape.kind == "packet" else "context"
         return f"the {what} of {size} bytes is {_first_difference(first[1], second[1])}"
 
     def after_batch(self) -> str:

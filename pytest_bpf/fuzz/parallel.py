@@ -90,7 +90,9 @@ def _after_runs(subject: Subject, data: bytes, cpus: Sequence[int]) -> Snapshot:
     """Return the state after ``2 * RUNS`` runs, on one CPU or shared by two at the same time."""
     subject.reset()
     subject.run(data)
-    packet = subject.shape.rest(data)
+    packet, context = subject.shape.rest(data), None
+    if subject.shape.context is not None:
+        packet, context = subject.shape.context.given(data)
     barrier = threading.Barrier(len(cpus))
     failures: list[BaseException] = []
 
@@ -99,7 +101,7 @@ def _after_runs(subject: Subject, data: bytes, cpus: Sequence[int]) -> Snapshot:
             os.sched_setaffinity(0, {cpu})
             barrier.wait()
             for _ in range(2 // len(cpus)):
-                subject.hit.program.test_run(packet, repeat=RUNS)
+                subject.hit.program.test_run(packet, context, repeat=RUNS)
         except BaseException as error:  # noqa: BLE001 (raised again in the thread that waits)
             failures.append(error)
             barrier.abort()

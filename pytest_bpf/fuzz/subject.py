@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import RunError
+from pytest_bpf.fuzz.contexts import META_SIZE
 from pytest_bpf.fuzz.inputs import CLOCK_BITS, CLOCKS, COMM, COMM_HELPER, PINNED
 from pytest_bpf.fuzz.state import State
 from pytest_bpf.kernel.programs.flow import flow, is_helper_call
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 START = 1 << 40
 """What clocks show before the first input, in nanoseconds."""
 
-DRIVEN: Answer = (0, b"")
+DRIVEN: Answer = (0, b"", b"")
 """The answer of a program that is attached: what it returns goes to the kernel."""
 
 KINDS = frozenset({"packet", "arguments", "context"})
@@ -86,7 +87,7 @@ class Subject:
             self.operands = failure.enter_context(self.twin("operands"))
             self.state = State(obj, leave_out)
             failure.callback(self.state.close)
-            self.setters = [self._setter(part) for part in shape.parts if part.name != "comm"]
+            self.setters = [self._setter(part) for part in shape.own_parts if part.name != "comm"]
             self.run = self.runner_of(self.hit)
             self.run_for_operands = self.runner_of(self.operands)
             self.state.read()  # takes the events that were there before
@@ -146,17 +147,25 @@ class Subject:
 
     def runner_of(self, twin: Twin) -> Callable[[bytes], Answer]:
         """Return what gives an input to a build."""
-        fd, fixed, setters = twin.fd, self.shape.fixed, self.setters
         if self.stimulus is not None:
             self._end.callback(self.stimulus.attach(twin.program).detach)
-            return _driver(self.stimulus, [twin], [(put, twin) for put in setters], fixed)
+            setters = [(put, twin) for put in self.setters]
+            return _driver(self.stimulus, [twin], setters, self.shape.fixed)
+        return self._giver(twin.fd, twin)
+
+    def shipped_runner(self) -> Callable[[bytes], Answer]:
+        """Return what gives an input to the program as it ships, which has no pins."""
+        return self._giver(self.program.fd, self.hit)
+
+    def _giver(self, fd: int, twin: Twin) -> Callable[[bytes], Answer]:
+        fixed, setters = self.shape.fixed, self.setters
         if self.shape.kind == "packet":
-            runner = PacketRunner([fd], self.shape.most)
+            run = _packet_runs(self.shape, [fd])
 
             def give_packet(data: bytes) -> Answer:
                 for put in setters:
                     put(data, twin)
-                (answer,) = runner.run(data[fixed:] if fixed else data)
+                (answer,) = run(data)
                 return answer
 
             return give_packet
@@ -166,7 +175,7 @@ class Subject:
             for put in setters:
                 put(data, twin)
             retval = other.run(fd, data[fixed:] if fixed else data)
-            return (retval, other.context()) if retval >= 0 else REFUSED
+            return (retval, other.context(), b"") if retval >= 0 else REFUSED
 
         return give
 
@@ -207,17 +216,27 @@ def together(
         pairs = zip(subjects, builds, strict=True)
         runs = [subject.runner_of(twin) for subject, twin in pairs]
         return lambda data: [run(data) for run in runs]
-    at_once = PacketRunner([twin.fd for twin in builds], shape.most).run
-    if not shape.fixed:
+    at_once = _packet_runs(shape, [twin.fd for twin in builds])
+    if not setters:
         return at_once
-    fixed = shape.fixed
 
     def give(data: bytes) -> Sequence[Answer]:
         for put, twin in setters:
             put(data, twin)
-        return at_once(data[fixed:])
+        return at_once(data)
 
     return give
+
+
+def _packet_runs(shape: Form, fds: Sequence[int]) -> Callable[[bytes], Sequence[Answer]]:
+    """Return what runs programs with the packet and the context of an input."""
+    fixed, context = shape.fixed, shape.context
+    if context is not None:
+        given = context.given
+        run = PacketRunner(fds, shape.most + META_SIZE, context.size).run_with_context
+        return lambda data: run(*given(data))
+    plain = PacketRunner(fds, shape.most).run
+    return (lambda data: plain(data[fixed:])) if fixed else plain
 
 
 def name_setter(shape: Form) -> Callable[[bytes], None] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_bpf.fuzz.exact import instruction_counter
 from pytest_bpf.fuzz.inputs import seeds
 from pytest_bpf.fuzz.mutation import hints, mutator
 from pytest_bpf.fuzz.paths import path
@@ -35,18 +36,23 @@ BEST, FEW = 64, 4
 class WorstCase:
     """The dearest input found: ``insns`` are the instructions that the program runs for it.
 
-    A call of a helper counts as one. ``data`` is the packet, ``text`` the whole input, and ``way``
-    the lines of C. ``inputs`` is how many were tried: there may be a more expensive one.
+    A call of a helper counts as one. ``instructions`` are those of the machine, which exact mode
+    counts, helpers included and those of an empty program subtracted: there the input is the one
+    that takes most of them; None where they were not measured. ``data`` is the packet, ``text`` the
+    whole input, and ``way`` the lines of C. ``inputs`` is how many were tried: there may be a more
+    expensive one.
     """
 
     insns: int
+    instructions: float | None
     data: bytes
     text: str
     way: tuple[str, ...]
     inputs: int
 
     def __str__(self) -> str:
-        return f"{self.insns} instructions for\n{self.text}"
+        exactly = "" if self.instructions is None else f", {self.instructions:.0f} of the machine,"
+        return f"{self.insns} instructions{exactly} for\n{self.text}"
 
 
 def find_worst(
@@ -63,13 +69,21 @@ def find_worst(
     Raises as `check_invariants` does.
     """
     limit(count, None)
-    with one_subject(obj, program, inputs) as subject, closing(_Meter(subject)) as meter:
+    with (
+        one_subject(obj, program, inputs) as subject,
+        closing(_Meter(subject)) as meter,
+        instruction_counter(subject) as exactly,
+    ):
         shape = subject.shape
         waiting = seeds(shape, start)
-        insns, data = _climb(subject, meter, waiting, count, Random(seed))  # noqa: S311
-        (data,) = shrink([data], lambda one: meter.measure(one[0]) >= insns, shape)
+        best = _climb(subject, meter, waiting, count, Random(seed))  # noqa: S311
+        cost = meter.measure if exactly is None else lambda one: exactly([one])
+        most, data = max(((cost(one), one) for one in best), key=lambda pair: pair[0])
+        (data,) = shrink([data], lambda one: cost(one[0]) >= most, shape)
         way = tuple(path(subject, [data]))
-    return WorstCase(insns, shape.rest(data), shape.show(data), way, count)
+        insns = meter.measure(data)
+        instructions = None if exactly is None else exactly([data])
+    return WorstCase(insns, instructions, shape.rest(data), shape.show(data), way, count)
 
 
 class _Meter:
@@ -106,7 +120,8 @@ class _Meter:
 
 def _climb(
     subject: Subject, meter: _Meter, waiting: list[bytes], count: int, random: Random
-) -> tuple[int, bytes]:
+) -> list[bytes]:
+    """Return the dearest inputs by BPF instructions, the dearest and shortest first."""
     shape = subject.shape
     mutate = mutator(random, shape, words_of([subject]))
     best: dict[bytes, int] = {}
@@ -128,5 +143,4 @@ def _climb(
         waiting += hints(twin.build, twin.operands(), data, shape)
         if len(best) > BEST:
             del best[min(best, key=best.__getitem__)]
-    data = max(best, key=lambda one: (best[one], -len(one)))
-    return best[data], data
+    return sorted(best, key=lambda one: (-best[one], len(one)))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf import check_equivalence, find_worst
 from pytest_bpf.costs import measure
 from pytest_bpf.coverage.line_costs import line_costs
 from pytest_bpf.kernel.sys.exact import is_exact
@@ -90,3 +91,50 @@ def test_what_its_lines_cost_is_what_a_run_costs(packet: bytes) -> None:
         costs = line_costs(loader.objects[0], lambda: program.test_run(packet))
         run = measure(program, lambda: program.test_run(packet, repeat=100), batches=10)
     assert run.per_run == costs.instructions + ENTRY
+
+
+BYTES = """\
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+SEC("tc")
+int count(struct __sk_buff *skb)
+{
+	volatile __u32 sum = 0;
+	int i;
+
+	for (i = 0; i < ROUNDS; i++)
+		sum += i;
+	if (skb->mark == 0x5eed)
+		bpf_skb_load_bytes(skb, 0, (void *)&sum, sizeof(sum));
+	return TC_ACT_OK;
+}
+"""
+
+
+def test_the_table_of_two_programs_has_what_runs_take() -> None:
+    with Loader() as loader:
+        objects = [loader.load(BYTES, defines={"ROUNDS": n}, name="count") for n in (3, 5)]
+        result = check_equivalence(*objects, count=600)
+        plain = [
+            measure(obj.programs["count"], lambda: obj.programs["count"].test_run(bytes(64)))  # noqa: B023
+            for obj in objects
+        ]
+    before, after = result.before.instructions, result.after.instructions
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(plain[1].per_run - plain[0].per_run)
+    assert plain[1].per_run > plain[0].per_run
+    assert "not measured" not in str(result)
+
+
+def test_the_dearest_input_is_the_one_that_takes_most_instructions() -> None:
+    with Loader() as loader:
+        obj = loader.load(BYTES, defines={"ROUNDS": 3}, name="count")
+        worst = find_worst(obj, count=600)
+        program = obj.programs["count"]
+        usual = measure(program, lambda: program.test_run(bytes(64)))
+    assert worst.text.startswith("ctx->mark: 24301\npacket, 14 bytes")
+    assert worst.instructions is not None
+    assert worst.instructions > usual.per_run - (usual.empty or 0) + 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
 LD, LDX, ST, STX, ALU, JMP, JMP32, ALU64 = range(8)
 """Classes of instructions (``BPF_CLASS``)."""
@@ -130,8 +130,8 @@ def flow(code: bytes) -> Flow:
     count = len(instructions)
     if wrong := [to for to in blocks if not 0 <= to <= count or to in second]:
         raise ValueError(f"there is no instruction {wrong[0]} of {count} to go to")
-    successors = _successors(instructions, second)
-    live, certain = _registers(instructions, second, functions, successors)
+    after = successors(instructions, second)
+    live, certain = _registers(instructions, second, functions, after)
     return Flow(
         tuple(instructions),
         frozenset(second),
@@ -143,7 +143,7 @@ def flow(code: bytes) -> Flow:
     )
 
 
-def _first(instructions: Sequence[Insn], second: set[int]) -> Iterable[tuple[int, Insn]]:
+def _first(instructions: Sequence[Insn], second: Container[int]) -> Iterable[tuple[int, Insn]]:
     return ((at, insn) for at, insn in enumerate(instructions) if at not in second)
 
 
@@ -160,7 +160,8 @@ def _may_not_return(insn: Insn) -> bool:
     return insn.code == CALL and (insn.of in {TO_FUNCTION, TO_KFUNC} or insn.value == TAIL_CALL)
 
 
-def _successors(instructions: Sequence[Insn], second: set[int]) -> list[tuple[int, ...]]:
+def successors(instructions: Sequence[Insn], second: Container[int]) -> list[tuple[int, ...]]:
+    """Return for each instruction those that may run next in its function."""
     after: list[tuple[int, ...]] = [(at + 1,) for at in range(len(instructions))]
     for at, insn in _first(instructions, second):
         if insn.code == EXIT:

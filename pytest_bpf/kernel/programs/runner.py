@@ -25,10 +25,14 @@ _ATTRIBUTES = struct.Struct("=IIIIQQIIIIQQIIII")
 DURATION = 9
 """The member with the nanoseconds, counted in words of 32 bits."""
 
-Answer = tuple[int, bytes]
-"""What a program returned, unsigned, and the packet or context afterwards."""
+CONTEXT_ROOM, CONTEXT_OUT = 256, 11
+"""Bytes for the context of a packet, and the member with how many came back, in words."""
 
-REFUSED: Answer = (-1, b"")
+Answer = tuple[int, bytes, bytes]
+"""What a program returned, unsigned, its packet or else its context afterwards, and a packet's
+context, where one was given."""
+
+REFUSED: Answer = (-1, b"", b"")
 """The answer of a program that the kernel did not run."""
 
 
@@ -98,19 +102,23 @@ class Runner:
 class PacketRunner:
     """Runs several packet programs one after another with the same packet.
 
-    ``run(packet)`` returns what each returned, unsigned, and its packet afterwards, or `REFUSED`,
-    with the reason in `ctypes.get_errno`. One thread may use it at a time.
+    ``run(packet)`` returns what each returned, unsigned, its packet and its context afterwards, or
+    `REFUSED`, with the reason in `ctypes.get_errno`. Programs have a context of the kernel's own
+    unless ``context`` says how many bytes ``run(packet, context)`` gives them. One thread may use
+    it at a time.
     """
 
-    def __init__(self, fds: Sequence[int], room: int = ROOM) -> None:
+    def __init__(self, fds: Sequence[int], room: int = ROOM, context: int = 0) -> None:
         whole = room + GROWTH
-        incoming = mmap.mmap(-1, room)
+        incoming, incoming_context = mmap.mmap(-1, room), mmap.mmap(-1, CONTEXT_ROOM)
         attributes = ctypes.create_string_buffer(_ATTRIBUTES.size * len(fds))
         words = memoryview(attributes).cast("B").cast("I")
-        calls = []
+        calls, contexts_out = [], []
         for number, fd in enumerate(fds):
-            out = mmap.mmap(-1, whole)
-            members = (_address(incoming), _address(out), 1, *[0] * 9)
+            out, out_context = mmap.mmap(-1, whole), mmap.mmap(-1, CONTEXT_ROOM)
+            data = (_address(incoming), _address(out), 1, 0)
+            contexts = (_address(incoming_context), _address(out_context)) if context else (0, 0)
+            members = (*data, context, 0, *contexts, 0, 0, 0, 0)
             _ATTRIBUTES.pack_into(attributes, number * _ATTRIBUTES.size, fd, 0, 0, 0, *members)
             arguments = (
                 ctypes.c_long(call_number()),
@@ -120,6 +128,7 @@ class PacketRunner:
             )
             first = number * _ATTRIBUTES.size // 4
             calls.append((arguments, out, first + 1, first + 2, first + 3))
+            contexts_out.append((out_context, first + CONTEXT_OUT))
         self._keep = attributes
         call = _syscall()
 
@@ -132,7 +141,7 @@ class PacketRunner:
                 if call(*arguments) < 0:
                     answers.append(REFUSED)
                 else:
-                    answers.append((words[retval], out[: words[size_out]]))
+                    answers.append((words[retval], out[: words[size_out]], b""))
             return answers
 
         def run_two(packet: bytes) -> list[Answer]:
@@ -143,14 +152,28 @@ class PacketRunner:
             words[3] = words[size_out_two] = whole
             first, second = call(*one), call(*two)
             return [
-                (words[1], out_one[: words[3]]) if first >= 0 else REFUSED,
-                (words[retval_two], out_two[: words[size_out_two]]) if second >= 0 else REFUSED,
+                (words[1], out_one[: words[3]], b"") if first >= 0 else REFUSED,
+                (words[retval_two], out_two[: words[size_out_two]], b"")
+                if second >= 0
+                else REFUSED,
+            ]
+
+        def run_with_context(packet: bytes, given: bytes) -> list[Answer]:
+            incoming_context[:context] = given
+            for _, at in contexts_out:
+                words[at] = CONTEXT_ROOM
+            return [
+                (retval, out, context_out[: words[at]]) if retval >= 0 else REFUSED
+                for (retval, out, _), (context_out, at) in zip(
+                    run(packet), contexts_out, strict=True
+                )
             ]
 
         self.run = run
         if len(fds) == 2:
             (one, out_one, *_), (two, out_two, retval_two, size_in_two, size_out_two) = calls
             self.run = run_two
+        self.run_with_context = run_with_context
 
 
 def _address(memory: mmap.mmap) -> int:
