@@ -270,6 +270,8 @@ def test_sockmap_programs(load: Load, namespace: Namespace, name: str) -> None:
         server.settimeout(10)
         with server:
             link = obj.programs[name].attach(sockets)
+            with pytest.raises(AttachError, match=f"one program of that kind, which is '{name}'"):
+                obj.programs[name].attach(sockets)
             sockets[0] = client if name == "message" else server
             client.sendall(b"x" * 100)
             assert server.recv(100) == b"x" * 100

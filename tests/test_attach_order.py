@@ -169,8 +169,12 @@ def test_modes_of_a_cgroup(load: Load, cgroup: Cgroup) -> None:
         with one.attach(cgroup, mode="exclusive") as link:
             assert link.fd == -1
             assert sends(cgroup, namespace, obj) == 1
-            with pytest.raises(AttachError, match=r"EPERM.*does not allow others here"):
+            with pytest.raises(AttachError, match=r"EPERM.*was attached with another mode="):
                 two.attach(cgroup)
+            for mode in ("exclusive", "override"):
+                with pytest.raises(AttachError, match=r"of each kind, and 'p1' is attached there"):
+                    two.attach(cgroup, mode=mode)
+            assert sends(cgroup, namespace, obj) == 1
         assert sends(cgroup, namespace, obj) == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_bpf.errors import AttachError, UnavailableError, UnknownNameError
 from pytest_bpf.kernel import features
 from pytest_bpf.kernel.sys import libbpf
-from pytest_bpf.netns import Topology, pair
+from pytest_bpf.netns import Namespace, Topology, pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +90,26 @@ def test_xdp_runs_one_program(load: Load, topology: Topology) -> None:
         program.attach(iface)
 
 
+def test_what_is_attached_once_and_no_more(load: Load) -> None:
+    source = """
+    SEC("flow_dissector") int flow(struct __sk_buff *ctx) { return 0; }
+    SEC("tracepoint/syscalls/sys_enter_getpid") int call(void *ctx) { return 0; }
+    """
+    programs = load(source).programs
+    flow, call = programs["flow"], programs["call"]
+    with (
+        Namespace() as namespace,
+        flow.attach(namespace),
+        pytest.raises(AttachError, match=r"E2BIG: .*; a network namespace has one flow dissector"),
+    ):
+        flow.attach(namespace)
+    with (
+        call.attach(),
+        pytest.raises(AttachError, match=r"EEXIST: .*; this program is attached there already"),
+    ):
+        call.attach()
+
+
 def test_an_mtu_that_native_xdp_does_not_take(load: Load, topology: Topology) -> None:
     program, iface = load(SOURCE, programs=["filter"]).programs["filter"], topology["right"].iface
     set_mtu(topology, 9000)
@@ -110,7 +130,7 @@ def test_xdp_takes_the_place_of_the_expected_program_alone(load: Load, topology:
 
     by_netlink(old.fd)
     try:
-        with pytest.raises(AttachError, match=r"EEXIST|EBUSY"):
+        with pytest.raises(AttachError, match="of replace= is not the one attached there"):
             new.attach(iface, replace=new)
         with new.attach(iface, replace=old), pytest.raises(AttachError):
             old.attach(iface, replace=old)

@@ -247,6 +247,18 @@ def test_bad_recordings_are_refused_in_one_sentence(
         left.traffic.pcap(tmp_path / "short.pcap")
 
 
+def test_a_capture_that_cannot_be_written_does_not_begin(
+    ends: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    iface = ends[1].iface
+    for path, words in (
+        (tmp_path, "that is a folder"),
+        (tmp_path / "none" / "x.pcapng", f"there is no folder {tmp_path / 'none'}"),
+    ):
+        with pytest.raises(StimulusError, match=f"a capture cannot be written to {path}: {words}"):
+            iface.capture(path)
+
+
 def test_an_interface_that_is_gone_is_a_mistake_and_no_skip() -> None:
     with pair() as (left, _):
         iface = left.iface

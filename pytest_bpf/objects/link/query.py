@@ -173,6 +173,18 @@ def _by_types(target: int, types: tuple[AttachType, ...] | list[AttachType]) -> 
     return attachments
 
 
+def occupant(fd: int, kind: int) -> str:
+    """Return the name of the program that a new one would replace, in quotes.
+
+    Empty where there is none, or where the kernel does not tell.
+    """
+    try:
+        entries, _ = query_programs(fd, kind)
+    except OSError:
+        return ""
+    return repr(attachment("", entries[0][0]).program) if entries else ""
+
+
 def attachment(hook: str, program: int, link: int = 0, **more: int) -> Attachment:
     """Return a program on a hook, by ids; its name is empty when it is gone."""
     with ids.open_while("prog", program) as fd:

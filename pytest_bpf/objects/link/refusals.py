@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from pytest_bpf.objects.link.options import Options
     from pytest_bpf.objects.link.targets import Attachable
 
-NO_PRIMARY = {
-    errno.ENXIO: "; that interface is no netkit, make one by bpf_places.pair(kind='netkit')",
-    errno.EACCES: "; that is the peer of a netkit: both kinds attach to the primary, left.iface",
+HINTS = {
+    ("netkit", errno.ENXIO): "that interface is no netkit, make one by "
+    "bpf_places.pair(kind='netkit')",
+    ("netkit", errno.EACCES): "that is the peer of a netkit: both kinds attach to the primary, "
+    "left.iface",
+    ("cgroup", errno.EPERM): "a program of this cgroup was attached with another mode=, or one of "
+    "a cgroup above allows no others",
+    ("netns", errno.E2BIG): "a network namespace has one flow dissector, and 64 programs of other "
+    "kinds",
 }
-"""The kernel's answers for interfaces that take no netkit programs."""
+"""What the kernel's answer means, by the way of attaching."""
 
 
 def refusal(
@@ -75,17 +81,16 @@ def _hint(kind: ProgramKind, options: Options, code: int) -> str:
         return f"; priority={options.priority} is out of range, {least} to {2**31 - 2}{more}"
     if code == errno.ENOTSUP and kind.name == "xdp":
         return "; that interface has no native XDP, pass mode='generic'"
-    if kind.way == "netkit" and code in NO_PRIMARY:
-        return NO_PRIMARY[code]
-    if code == errno.EPERM and kind.way == "cgroup":
-        return "; a program of this cgroup, or of one above it, does not allow others here"
-    return ""
+    hint = HINTS.get((kind.way, code))
+    return f"; {hint}" if hint else ""
 
 
 def _taken(kind: ProgramKind, options: Options) -> str:
     """Say what is in the way, and what to do."""
     if kind.way == "netfilter":
         return f"; a program with priority={options.priority or 0} is at that hook, take another"
+    if kind.name == "xdp" and options.replace is not None:
+        return "; the program of replace= is not the one attached there"
     if kind.name == "xdp":
         return "; a program is attached there, and XDP runs one: link.update() or replace= swaps it"
     if options.handle:
@@ -93,7 +98,7 @@ def _taken(kind: ProgramKind, options: Options) -> str:
             f"; the handle {options.handle} of priority={options.priority or 0} is taken, leave "
             "handle= out or take another"
         )
-    if kind.way in {"tc", "tcx", "netkit"}:
+    if kind.way in {"tc", "tcx", "netkit", "tracepoint"}:
         return "; this program is attached there already"
     return "; something is attached there already"
 

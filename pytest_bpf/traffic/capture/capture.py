@@ -61,7 +61,7 @@ class Capture:
             if isinstance(size, bool) or not isinstance(size, int) or not 1 << 16 <= size < 1 << 31:
                 raise StimulusError(f"{noun} is {size!r} bytes; it is from 64 KiB to 2 GiB")
         self.name = interface.name
-        self.path = Path(path) if path is not None else None
+        self.path = _file(path) if path is not None else None
         self._fates: Fates | None = None
         self._untold: list[Any] = []
         self.untold = 0
@@ -181,6 +181,15 @@ class Capture:
             self._end()
         if self.path is not None:
             self.write(self.path)
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that can be written; raise `StimulusError` before the capture."""
+    file = Path(path)
+    if file.is_dir() or not file.parent.is_dir():
+        why = "that is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise StimulusError(f"a capture cannot be written to {file}: {why}")
+    return file
 
 
 def _decode(block: bytes, first: str) -> Iterator[CapturedFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from pytest_bpf.kernel.sys.bpf_syscall import attach_program, create_link, detac
 from pytest_bpf.kinds.programs import parse_section
 from pytest_bpf.objects.link.link import Link
 from pytest_bpf.objects.link.order import PREORDER, REPLACE, order, relative
+from pytest_bpf.objects.link.query import occupant
 from pytest_bpf.objects.link.targets import CGROUP, descriptor, program_fd, target_name
 
 if TYPE_CHECKING:
@@ -66,6 +68,13 @@ def _attach_type(program: Attachable, options: Options) -> int:
 def _without_link(program: Attachable, fd: int, name: str, kind: int, options: Options) -> Link:
     flags, anchor, revision = relative(program, options)
     flags |= MODES[options.mode or ""] | (PREORDER if options.preorder else 0)
+    if options.mode != "multi" and (there := occupant(fd, kind)):
+        raise AttachError(
+            f"program {program.name!r} cannot be attached to {name} with mode={options.mode!r}: "
+            f"a cgroup has one such program of each kind, and {there} is attached there; "
+            "detach() its link first",
+            errno.EEXIST,
+        )
     old = 0
     if options.replace is not None:
         flags, old = flags | REPLACE, program_fd(program, options.replace, "replace")
