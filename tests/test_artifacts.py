@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_bpf.budgets import results
+from pytest_bpf.kernel.sys import libc
+from pytest_bpf.plugin.artifacts.collecting import collect
+from pytest_bpf.plugin.artifacts.evidence import Failure
 from pytest_bpf.plugin.artifacts.files import MOST_OF_FILE, MOST_OF_TEST, Gathering
 from pytest_bpf.plugin.artifacts.folder import Folder, folder_name, pack, unpack
 from pytest_bpf.plugin.artifacts.observing import Observer
@@ -17,7 +22,10 @@ from pytest_bpf.plugin.artifacts.path import Path as PathOfTest
 from tests.failing_project import TESTS, C
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
+
+    from pytest_bpf import Loader
+    from pytest_bpf.netns import Topology
 
 
 @pytest.fixture
@@ -163,6 +171,7 @@ def test_what_is_kept_of_a_test_is_bounded() -> None:
     for number in range(5):
         gathering.add(f"{number}", lambda: bytes(MOST_OF_FILE))
     gathering.add("broken", lambda: str(int("x")))
+    gathering.add("damaged", lambda: dict[str, str]().popitem()[0])
     files = gathering.done()
     assert files["long.txt"].endswith(b"end")
     assert sum(map(len, files.values())) < MOST_OF_TEST + 1000
@@ -170,6 +179,7 @@ def test_what_is_kept_of_a_test_is_bounded() -> None:
     assert f"long.txt: the last {MOST_OF_FILE} of {MOST_OF_FILE + 3} bytes" in notes
     assert "3: left out" in notes
     assert "broken: not there: invalid literal" in notes
+    assert "damaged: not there: 'popitem(): dictionary is empty'" in notes
     assert unpack(pack(files)) == files
 
 
@@ -271,3 +281,107 @@ def test_of_many_steps_the_path_has_the_first() -> None:
     rows = path_lines(path.steps())
     assert len(rows) == MOST_STEPS + 1
     assert rows[-1].endswith("... and 7 more steps")
+
+
+UNREADABLE = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+    __uint(map_flags, BPF_F_WRONLY);
+} hidden SEC(".maps");
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} seen SEC(".maps");
+int first = 1;
+int total, v1, v2, v3, v4, v5, v6;
+
+SEC("xdp") int count(struct xdp_md *ctx)
+{
+    __u32 key = 0;
+    __u64 *n = bpf_map_lookup_elem(&seen, &key), *m = bpf_map_lookup_elem(&hidden, &key);
+    if (n && m) *n += ++*m;
+    total++;
+    first = 2;
+    return XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture
+def observer(bpf: Loader) -> Iterator[Observer]:
+    """An observer of what a test loads."""
+    with closing(Observer(lambda: [bpf], tuple)) as observer:
+        yield observer
+
+
+def unread(notes: Iterable[str]) -> list[str]:
+    """What could not be read."""
+    return [note.partition(" could not be read: ")[0] for note in notes if " be read: " in note]
+
+
+def test_a_map_that_cannot_be_read_loses_no_other(bpf: Loader, observer: Observer) -> None:
+    obj = bpf.load(UNREADABLE, name="unreadable")
+    observer.changes()
+    obj.programs["count"].test_run(bytes(64))
+    texts = [text for _, text in observer.changes("test_run")]
+    assert {"seen[0]: 0 -> 1", "total: 0 -> 1", "first: 1 -> 2"} <= set(texts)
+    assert unread(observer.told().notes) == ["map 'hidden'"]
+
+
+def test_variables_that_cannot_be_read_lose_no_others(bpf: Loader, observer: Observer) -> None:
+    obj = bpf.load(UNREADABLE, name="unreadable")
+    obj.maps[".data"].close()
+    observer.changes()
+    obj.programs["count"].test_run(bytes(64))
+    assert ("map", "total: 0 -> 1") in observer.changes("test_run")
+    variables = f"variables in .data of {obj.path.name}"
+    assert unread(observer.told().notes) == ["map 'hidden'", variables]
+    notes: list[str] = []
+    evidence = collect(
+        Failure(), [bpf], namespaces=(), drops=None, trace=None, since=0.0, notes=notes
+    )
+    rows = [(state.name, change.where) for state in evidence.maps for change in state.changes]
+    assert {("seen", "[0]"), ("variables", "total")} <= set(rows)
+    assert unread(evidence.notes) == ["map 'hidden'", variables]
+
+
+def test_a_step_shows_what_it_changed_itself(bpf: Loader, observer: Observer) -> None:
+    obj = bpf.load(UNREADABLE, name="unreadable")
+    observer.changes()
+    obj.globals.update({f"v{number}": 1 for number in range(1, 7)})
+    assert observer.changes()[-1] == ("map", "... and more")
+    assert observer.changes() == []
+    obj.globals["v6"] = 0
+    assert observer.changes() == [("map", "v6: 1 -> 0")]
+
+
+def hide(path: Path) -> None:
+    """Put a directory in the place of a file, for the calling thread alone."""
+    libc.unshare(libc.CLONE_NEWNS)
+    libc.make_mounts_private()
+    libc.mount("tmpfs", path)
+
+
+def test_counters_that_cannot_be_read_lose_no_others(bpf: Loader, bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    shoot = bpf.load(C, name="failing", programs=["shoot"]).programs["shoot"]
+    shoot.attach(right.iface, direction="ingress", mode="clsact")
+    right.run(hide, Path("/proc"))
+    left.traffic.udp(to=right, count=3)
+    with closing(Observer(tuple, lambda: [right])) as observer:
+        dropped = "dropped in right: 3 packets by TC_ACT_SHOT (clsact of veth0)"
+        assert observer.changes() == [("drops", dropped)]
+        assert unread(observer.told().notes) == ["drops of protocols in 'right'"]
+    evidence = collect(
+        Failure(), [], namespaces=[right], drops=None, trace=None, since=0.0, notes=[]
+    )
+    assert [(drop.reason, drop.packets) for drop in evidence.drops] == [("TC_ACT_SHOT", 3)]
+    assert unread(evidence.notes) == ["interfaces in 'right'", "drops of protocols in 'right'"]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.errors import LoadError, UnknownNameError
+from pytest_bpf.errors import LoadError, UnavailableError, UnknownNameError
 from pytest_bpf.kernel.btf import Array, Btf, Enumeration, Int, Kind, Pointer, Struct, vmlinux
+from pytest_bpf.kernel.btf.offsets import kernel_struct, member_offset
 from pytest_bpf.kernel.sys import libbpf
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ def test_types_by_any_of_their_names() -> None:
     kinds = vmlinux().find("enum bpf_map_type")
     assert isinstance(kinds, Enumeration)
     assert dict(kinds.members)["BPF_MAP_TYPE_RINGBUF"] == 27
+
+
+def test_offsets_of_the_kernel() -> None:
+    assert member_offset("iphdr", "daddr") == 16
+    assert member_offset("bpf_array", "map") == 0  # and a member of that struct is none
+    for call, words in (
+        (lambda: kernel_struct("qqqqqqqq"), "this kernel's BTF has no struct qqqqqqqq"),
+        (lambda: member_offset("iphdr", "adr"), "struct iphdr has no member adr on this kernel"),
+    ):
+        with pytest.raises(UnavailableError, match=words):
+            call()
 
 
 def test_names_that_are_not_there() -> None:

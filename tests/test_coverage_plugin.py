@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from coverage import CoverageData
 
+from pytest_bpf.budgets import results
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -179,8 +181,9 @@ def test_builds_of_one_source_are_one_row_or_told_apart(
     pytester.makepyfile(test_two=BUILDS)
     options = ("test_two.py", "-n", workers, "--bpf-cov-report=term")
     run(*options).stdout.re_match_lines_random([r"two\.bpf\.c +2 +0 +0 +0 +100%$"])
-    files = [f"--bpf-cov-report={kind}:out.{kind}" for kind in ("json", "lcov")]
-    result = run(*options, *files, "--bpf-cov-apart")
+    files = [f"--bpf-cov-report={kind}:out.{kind}" for kind in ("json", "lcov", "html")]
+    reports = ("--bpf-report=html:report.html", "--bpf-report=json:report.json")
+    result = run(*options, *files, *reports, "--bpf-cov-apart")
     result.stdout.re_match_lines_random(
         [r"two\.bpf\.c +1 +0 +0 +0 +100%$", r"two\.bpf\.c \[NEVER=1\] +2 +1 +0 +0 +50% +9$"]
     )
@@ -190,6 +193,14 @@ def test_builds_of_one_source_are_one_row_or_told_apart(
         ("two.bpf.c", "NEVER=1"),
     ]
     assert "TN:NEVER_1\nSF:" in (pytester.path / "out.lcov").read_text()
+    page = (pytester.path / "out.html").read_text()
+    assert "<h2>two.bpf.c: 100 %</h2>" in page
+    assert "<h2>two.bpf.c [NEVER=1]: 50 %</h2>" in page
+    assert "<tr class='missed'><td>9</td><td>0</td>" in page
+    (file,) = results.read(pytester.path / "report.json").annotated  # there the builds are one
+    counts = {line.number: line.count for line in file.lines}
+    assert (counts[5], counts[7], counts[9]) == (2, 1, 1)
+    assert "two.bpf.c" in (pytester.path / "report.html").read_text()
 
 
 def test_nothing_is_counted_when_nobody_asks(run: Callable[..., pytest.RunResult]) -> None:

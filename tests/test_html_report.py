@@ -248,6 +248,36 @@ def test_reports_of_several_machines_are_merged(
     assert "has schema 99" in capsys.readouterr().err
 
 
+def test_lines_of_several_machines_are_added_up() -> None:
+    names = ("number", "text", "count", "instructions", "helpers")
+    first = AnnotatedFile(
+        "a.bpf.c",
+        (
+            AnnotatedLine(1, "a", 3, 30, "3 x bpf_redirect"),
+            AnnotatedLine(2, "b", 0),
+            AnnotatedLine(3, "}"),
+        ),
+    )
+    second = AnnotatedFile(
+        "a.bpf.c",
+        (
+            AnnotatedLine(1, "a", 4, 40, "4 x bpf_redirect, 1 x bpf_clone_redirect"),
+            AnnotatedLine(2, "b", 5),
+            AnnotatedLine(4, "c", 6),
+        ),
+    )
+    (both,) = merging.merge([Results(annotated=(first,)), Results(annotated=(second,))]).annotated
+    assert [tuple(getattr(line, name) for name in names) for line in both.lines] == [
+        (1, "a", 7, 70, "7 x bpf_redirect, 1 x bpf_clone_redirect"),
+        (2, "b", 5, None, ""),
+        (3, "}", None, None, ""),
+        (4, "c", 6, None, ""),
+    ]
+    changed = AnnotatedFile("a.bpf.c", (AnnotatedLine(1, "other", 1),))
+    several = [Results(annotated=(each,)) for each in (first, changed)]
+    assert merging.merge(several).annotated == (changed,)
+
+
 def test_code_hosts_get_file_line_and_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_WORKSPACE", str(Path.cwd()))
     lines = github(many(20))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_bpf import Cgroup, Loader, Namespace, Object
+    from pytest_bpf.netns.places import Places
 
 COMMAND = (sys.executable, "-m", "pytest_bpf", "top")
 
@@ -286,6 +287,15 @@ def test_programs_are_shown_by_what_they_are_attached_to(
     assert (row["id"], row["attached"]) == (programs["on_raw"].id, ["raw_tp sched_switch"])
     done = run("--json", "--interval", "0.05", "--attached", "no such place")
     assert json.loads(done.stdout)["programs"] == json.loads(done.stdout)["maps"] == []
+
+
+def test_a_link_of_another_namespace_has_no_name_of_here(bpf: Loader, bpf_places: Places) -> None:
+    here, there = bpf_places.namespace("here"), bpf_places.namespace("there")
+    program = bpf.load(ATTACHED, name="attached", programs=["on_xdp"]).programs["on_xdp"]
+    program.attach(there.lo)
+    assert here.lo.ifindex == there.lo.ifindex == 1
+    assert here.run(attach_points)[program.id] == ("interface 1 xdp",)
+    assert there.run(attach_points)[program.id] == ("lo xdp",)
 
 
 def test_a_reader_that_has_enough_is_no_traceback() -> None:

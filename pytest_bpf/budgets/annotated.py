@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.budgets import shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,50 @@ class AnnotatedFile:
             shape.string(shape.member(values, "path", where), f"{where}.path"),
             tuple(_line(shape.mapping(line, f"{where}.lines"), f"{where}.lines") for line in lines),
         )
+
+
+def merge(files: Iterable[AnnotatedFile]) -> tuple[AnnotatedFile, ...]:
+    """Return each source once, with the sums of its lines; of one that has changed the last."""
+    by_path: dict[str, dict[int, AnnotatedLine]] = {}
+    for file in files:
+        lines = by_path.setdefault(file.path, {})
+        if any(
+            line.number in lines and lines[line.number].text != line.text for line in file.lines
+        ):
+            lines.clear()
+        for line in file.lines:
+            before = lines.get(line.number)
+            lines[line.number] = line if before is None else _sum(before, line)
+    return tuple(
+        AnnotatedFile(path, tuple(line for _, line in sorted(lines.items())))
+        for path, lines in by_path.items()
+    )
+
+
+def _sum(one: AnnotatedLine, other: AnnotatedLine) -> AnnotatedLine:
+    calls: Counter[str] = Counter()
+    for text in filter(None, f"{one.helpers}, {other.helpers}".split(", ")):
+        number, _, helper = text.partition(" x ")
+        calls[helper] += int(number)
+    return replace(
+        one,
+        count=_sum_of(one.count, other.count),
+        instructions=_sum_of(one.instructions, other.instructions),
+        helpers=helper_calls(calls),
+    )
+
+
+def _sum_of(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one + (other or 0)
+
+
+def helper_calls(calls: Mapping[str, int]) -> str:
+    """Return the calls of helpers as a line has them.
+
+    >>> helper_calls({"bpf_map_lookup_elem": 3, "bpf_redirect": 1})
+    '3 x bpf_map_lookup_elem, 1 x bpf_redirect'
+    """
+    return ", ".join(f"{count} x {name}" for name, count in calls.items())
 
 
 def _line(values: Mapping[str, Any], where: str) -> AnnotatedLine:

@@ -59,51 +59,44 @@ class InterfaceCounts:
     xdp: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Protocols:
-    """The counters of one namespace: those of each interface, and packets dropped by counter."""
-
-    flows: Mapping[str, InterfaceCounts]
-    errors: Mapping[str, int]
+NET = Path("/proc/thread-self/net")
+"""The counters of the calling thread's network namespace."""
 
 
-def read_protocols() -> Protocols:
-    """Read them in the calling thread's network namespace."""
-    net = Path("/proc/thread-self/net")
-    flows = {}
+def read_interfaces() -> dict[str, InterfaceCounts]:
+    """Return what went through each interface of the calling thread's network namespace."""
+    interfaces = {}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ioctls:
-        for line in (net / "dev").read_text(encoding="ascii").splitlines()[2:]:
+        for line in (NET / "dev").read_text(encoding="ascii").splitlines()[2:]:
             name, _, numbers = line.partition(":")
             fields = numbers.split()
             xdp: dict[str, int] = {}
             for counter, value in driver_counters(ioctls, name.strip()):
                 if (match := _XDP.fullmatch(counter)) and value:
                     xdp[match[1]] = xdp.get(match[1], 0) + value
-            flows[name.strip()] = InterfaceCounts(int(fields[1]), int(fields[9]), xdp)
-    errors = {
-        counter: value for counter, value in _counters(net).items() if value and counter in REASONS
+            interfaces[name.strip()] = InterfaceCounts(int(fields[1]), int(fields[9]), xdp)
+    return interfaces
+
+
+def read_drops() -> dict[str, int]:
+    """Return the packets that were dropped there, by the counter, of `REASONS`."""
+    return {
+        counter: value for counter, value in _counters().items() if value and counter in REASONS
     }
-    return Protocols(flows, errors)
 
 
-def _counters(net: Path) -> dict[str, int]:
-    """Return all counters by ``Protocol.Name``; a file that is not there has none."""
+def _counters() -> dict[str, int]:
+    """Return all counters by ``Protocol.Name``; a kernel without IPv6 has none of it."""
     counters: dict[str, int] = {}
     for name in ("snmp", "netstat"):
-        lines = _read(net / name)
+        lines = (NET / name).read_text(encoding="ascii").splitlines()
         for names, values in zip(lines[::2], lines[1::2], strict=False):
             protocol, _, keys = names.partition(":")
             for key, value in zip(keys.split(), values.split()[1:], strict=False):
                 counters[f"{protocol}.{key}"] = int(value)
-    for line in _read(net / "snmp6"):
+    version_6 = NET / "snmp6"
+    for line in version_6.read_text(encoding="ascii").splitlines() if version_6.exists() else ():
         key, _, value = line.partition(" ")
         if match := re.match(r"((?:Ip|Udp|Icmp)6)(\w+)", key):
             counters[f"{match[1]}.{match[2]}"] = int(value)
     return counters
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

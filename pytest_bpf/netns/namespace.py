@@ -96,7 +96,7 @@ class Namespace:
         self._end.atexit = False
 
     def __repr__(self) -> str:
-        state = f"inode {self.inode}" if self._end.alive else "closed"
+        state = "closed" if self.closed else f"inode {self.inode}"
         return f"<Namespace {self.name!r}, {state}>"
 
     def __enter__(self) -> Self:
@@ -105,9 +105,14 @@ class Namespace:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._end.alive
+
     def fileno(self) -> int:
         """Return the namespace's descriptor; raise `PlaceError` when it is closed."""
-        if not self._end.alive:
+        if self.closed:
             raise PlaceError(f"namespace {self.name!r} is closed, it has no descriptor any more")
         return self._descriptor
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.budgets.annotated import AnnotatedFile, AnnotatedLine
+from pytest_bpf.budgets.annotated import AnnotatedFile, AnnotatedLine, helper_calls
+from pytest_bpf.coverage.values import merge_builds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,8 +25,10 @@ MOST_LINES = 2000
 def annotate(files: Sequence[FileLines], costs: Iterable[LineCost]) -> tuple[AnnotatedFile, ...]:
     """Return the sources of which lines were counted, or cost something, each once.
 
-    Of a source that cannot be read any more there are the figures alone.
+    Counts are those of all builds of a source. Of one that cannot be read any more there are the
+    figures alone.
     """
+    files = merge_builds(files)
     counts = {file.path: file.lines for file in files}
     spans = {file.path: [(f.line, f.end_line) for f in file.functions] for file in files}
     by_path: dict[str, dict[int, LineCost]] = {}
@@ -48,9 +51,7 @@ def annotate(files: Sequence[FileLines], costs: Iterable[LineCost]) -> tuple[Ann
                 text[number - 1] if number <= len(text) else "",
                 ran.get(number),
                 own[number].instructions if number in own else None,
-                ", ".join(f"{n} x {name}" for name, n in own[number].helpers.items())
-                if number in own
-                else "",
+                helper_calls(own[number].helpers) if number in own else "",
             )
             for number in numbers[:MOST_LINES]
         ]

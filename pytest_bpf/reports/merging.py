@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.budgets import results
+from pytest_bpf.budgets import annotated, results
 from pytest_bpf.budgets.results import Results
 from pytest_bpf.errors import BpfError
 from pytest_bpf.reports.formats import FORMATS, write_html
@@ -71,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def merge(several: Sequence[Results]) -> Results:
-    """Return results as one: of what is in several the last, findings and claims of all."""
+    """Return results as one: of what is in several the last, findings and claims of all.
+
+    What lines of C did is added up.
+    """
     merged = Results()
     tests: dict[tuple[str, str], Outcome] = {}
     findings: list[Mapping[str, Any]] = []
@@ -88,7 +91,7 @@ def merge(several: Sequence[Results]) -> Results:
         findings=tuple(findings),
         claims=tuple(claims),
         tests=tuple(tests.values()),
-        annotated=tuple({file.path: file for one in several for file in one.annotated}.values()),
+        annotated=annotated.merge(file for one in several for file in one.annotated),
     )
 
 

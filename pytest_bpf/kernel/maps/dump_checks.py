@@ -38,7 +38,8 @@ from __future__ import annotations
 from functools import cache
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernel.btf import Kind, Struct, vmlinux
+from pytest_bpf.kernel.btf import Kind
+from pytest_bpf.kernel.btf.offsets import kernel_struct, member_offset
 from pytest_bpf.kernel.programs.assembly import (
     DIFFERENT,
     EQUAL,
@@ -84,8 +85,8 @@ STACK = 10
 def begin(target: bytes) -> bytes:
     """Fill in the progress; ``target`` loads the map's address into R1."""
     code = target + _cast("bpf_htab")
-    code += read(1, 0, _offset("bpf_htab", "buckets")) + write(STACK, -PROGRESS + BUCKETS, 1)
-    code += read(1, 0, _offset("bpf_htab", "n_buckets"), 4) + add(1, -1)
+    code += read(1, 0, member_offset("bpf_htab", "buckets")) + write(STACK, -PROGRESS + BUCKETS, 1)
+    code += read(1, 0, member_offset("bpf_htab", "n_buckets"), 4) + add(1, -1)
     code += write(STACK, -PROGRESS + MASK, 1)
     start = {BUCKET: -1, NEXT: -1, FIRST: 0, SECOND: 0}
     return code + b"".join(store(-PROGRESS + at, value) for at, value in start.items())
@@ -96,7 +97,7 @@ def check(key_size: int, elements: int) -> bytes:
 
     R6 is its key, R8 the progress, R9 the row. R7 becomes the element.
     """
-    key = _offset("htab_elem", "key")
+    key = member_offset("htab_elem", "key")
     begins = _where() + read(4, 8, BUCKET)
     begins += unless(GREATER, 3, 4, _astray()) + unless(EQUAL, 0, 7, _astray())
     begins += write(8, BUCKET, 3) + write(8, FIRST, 7) + write(8, SECOND, 1)
@@ -121,16 +122,17 @@ def _where() -> bytes:
 
     R7 is the element. What follows is read before the head: what is inserted later changes that.
     """
-    if _offset("htab_elem", "hash_node"):
+    if member_offset("htab_elem", "hash_node"):
         raise UnavailableError("struct htab_elem does not begin with its hash_node")
-    code = read(3, 7, _offset("htab_elem", "hash"), 4) + read(2, 8, MASK) + masked(3, 2)
+    code = read(3, 7, member_offset("htab_elem", "hash"), 4) + read(2, 8, MASK) + masked(3, 2)
     code += write(STACK, HERE, 3) + copy(1, 3) + _bucket()
-    return code + read(1, 7, 0) + read(0, 0, _offset("bucket", "head")) + read(3, STACK, HERE)
+    return code + read(1, 7, 0) + read(0, 0, member_offset("bucket", "head")) + read(3, STACK, HERE)
 
 
 def _bucket() -> bytes:
     """Make R0 the bucket whose number is in R1."""
-    return times(1, _struct("bucket").size) + read(2, 8, BUCKETS) + plus(1, 2) + _cast("bucket")
+    size = kernel_struct("bucket").size
+    return times(1, size) + read(2, 8, BUCKETS) + plus(1, 2) + _cast("bucket")
 
 
 def _fetch_ahead() -> bytes:
@@ -138,7 +140,7 @@ def _fetch_ahead() -> bytes:
     code = write(STACK, HERE, 1)
     for buckets, elements in AHEAD:
         code += read(1, 8, BUCKET) + add(1, buckets) + read(2, 8, MASK) + masked(1, 2) + _bucket()
-        code += copy(1, 0) + add(1, _offset("bucket", "head")) + _follow(elements)
+        code += copy(1, 0) + add(1, member_offset("bucket", "head")) + _follow(elements)
     return code + read(1, STACK, HERE)
 
 
@@ -174,19 +176,3 @@ def _cast(name: str) -> bytes:
     if not function or not kind:
         raise UnavailableError(f"this kernel has no bpf_rdonly_cast() or no struct {name}")
     return move(2, kind) + call_kfunc(function)
-
-
-@cache
-def _struct(name: str) -> Struct:
-    struct = vmlinux().find(f"struct {name}")
-    if not isinstance(struct, Struct):
-        raise UnavailableError(f"struct {name} is no struct on this kernel")
-    return struct
-
-
-@cache
-def _offset(struct_name: str, name: str) -> int:
-    for member in _struct(struct_name).flat_members():
-        if member.name == name:
-            return member.bit_offset // 8
-    raise UnavailableError(f"struct {struct_name} has no member {name} on this kernel")

@@ -6,8 +6,8 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import LoadError, UnavailableError, UnknownNameError
-from pytest_bpf.kernel import btf
+from pytest_bpf.errors import LoadError, UnavailableError
+from pytest_bpf.kernel.btf.offsets import kernel_struct
 from pytest_bpf.kernel.maps import elements
 from pytest_bpf.kernel.sys.memory import available_memory
 from pytest_bpf.kinds.flags import MapFlags
@@ -183,10 +183,7 @@ _FORMULAS: dict[str, Callable[[MapSpec, int], int]] = {
 
 
 def _size(struct: str) -> int:
-    try:
-        return btf.vmlinux().find(f"struct {struct}").size
-    except UnknownNameError:
-        raise UnavailableError(f"this kernel's BTF has no struct {struct}") from None
+    return kernel_struct(struct).size
 
 
 def _round(size: int, to: int = 8) -> int:

@@ -108,18 +108,22 @@ class Globals(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def changes(self, initial: Mapping[str, bytes]) -> Iterator[tuple[str, Any, Any]]:
-        """Yield name, old and new value of each variable that is not what its section began as.
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections whose variables can change."""
+        every = dict.fromkeys(section for _, section in self._places.values())
+        return tuple(section for section in every if not section.startswith(CONSTANT))
 
-        ``initial`` are the sections of the object file; one that is not there began as zeros.
+    def since_load(self, section: str, initial: bytes) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the name, the first value and the value now of each variable of a section.
+
+        ``initial`` is the section in the object file; what is not there began as zeros.
         """
-        for name, (variable, section) in self._places.items():
-            if section.startswith(CONSTANT):
+        for name, (variable, its_section) in self._places.items():
+            if its_section != section:
                 continue
-            start = initial.get(section, b"").ljust(variable.offset + variable.size, b"\0")
-            before, now = codec(variable.type).decode(start, variable.offset), self[name]
-            if before != now:
-                yield name, before, now
+            start = initial.ljust(variable.offset + variable.size, b"\0")
+            yield name, codec(variable.type).decode(start, variable.offset), self[name]
 
     def variable(self, name: str) -> Variable:
         """Return where a variable lies and its type; `UnknownNameError` for another name."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import RunError, UnavailableError, UnknownNameError, ValueTypeError
-from pytest_bpf.kernel import btf
+from pytest_bpf.errors import RunError, UnavailableError, ValueTypeError
 from pytest_bpf.kernel.btf import Struct
+from pytest_bpf.kernel.btf.offsets import kernel_struct
 from pytest_bpf.kernel.values.codec import Record, codec
 from pytest_bpf.objects.link.targets import InterfaceTarget
 
@@ -99,16 +98,12 @@ def _type_for(program: LoadedProgram, context: Any) -> Type | None:
 def _kernel_type(program: LoadedProgram) -> Struct | None:
     kind = program.kind
     name = RUN_CONTEXTS.get(kind.type, kind.context)
-    return _kernel_struct(name) if name and kind.test_run in {"packet", "socket"} else None
-
-
-@cache
-def _kernel_struct(name: str) -> Struct | None:
-    try:
-        c_type = btf.vmlinux().find(f"struct {name}")
-    except (UnavailableError, UnknownNameError):
+    if not name or kind.test_run not in {"packet", "socket"}:
         return None
-    return c_type if isinstance(c_type, Struct) else None
+    try:
+        return kernel_struct(name)
+    except UnavailableError:
+        return None
 
 
 def _refit(program_type: str, context: Record, size: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import btf
-from pytest_bpf.kernel.btf.c_types import Struct
+from pytest_bpf.kernel.btf.offsets import member_offset
 from pytest_bpf.kernel.maps import batches, elements
 from pytest_bpf.kernel.programs import assembly as asm
 from pytest_bpf.kernel.programs.load import Variant, btf_id, program
@@ -172,7 +172,9 @@ def _counting(counts: int, arguments: int, *, of_map: bool) -> bytes:
         + asm.move(1, 1)
         + asm.increase(0, 1)
     )
-    map_id = asm.read(7, 1, 0) + asm.read(7, 7, _offset_of_id(), 4) if of_map else asm.move(7, 0)
+    map_id = asm.move(7, 0)
+    if of_map:
+        map_id = asm.read(7, 1, 0) + asm.read(7, 7, member_offset("bpf_map", "id"), 4)
     head = (
         map_id
         + asm.read(6, 1, 8 * arguments)
@@ -182,10 +184,3 @@ def _counting(counts: int, arguments: int, *, of_map: bool) -> bytes:
     if of_map:
         body = asm.when_negative(6, body)
     return head + body + asm.RETURN_0
-
-
-def _offset_of_id() -> int:
-    """Return where ``struct bpf_map`` has its id."""
-    struct_map = btf.vmlinux().find("struct bpf_map")
-    assert isinstance(struct_map, Struct)
-    return next(m.bit_offset // 8 for m in struct_map.members if m.name == "id")

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError
@@ -22,7 +23,9 @@ from pytest_bpf.objects.link.info import LinkInfo, link_info
 from pytest_bpf.objects.link.query import query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from pytest_bpf.objects.link.query import Attachment
 
 NAME_ROOM = 256
 """Bytes of a tracepoint's, or a function's, name."""
@@ -40,26 +43,58 @@ def attach_points() -> dict[int, tuple[str, ...]]:
     Interfaces are named in the caller's network namespace; those of others go by their indexes.
     """
     points: dict[int, dict[str, None]] = {}
-    cgroups = _cgroups()
+    cgroups, interfaces = _cgroups(), dict(_interfaces())
     for number in ids.every("link"):
         with suppress(OSError), ids.open_while("link", number) as fd:
             if fd is not None:
                 info = link_info(fd)
-                points.setdefault(info.program_id, {})[_place(fd, info, cgroups)] = None
-    for index, name in socket.if_nameindex():
-        with suppress(BpfError, OSError):
-            for one in query(index):
-                if one.hook.startswith(("xdp", "tc ")):
-                    hook = one.hook.split()[0] if one.hook.startswith("xdp") else one.hook
-                    points.setdefault(one.program_id, {})[f"{name} {hook}"] = None
+                place = _place(fd, info, cgroups, interfaces)
+                points.setdefault(info.program_id, {})[place] = None
+    for interface in interfaces.values():
+        for one in interface.attachments:
+            if one.hook.startswith(("xdp", "tc ")):
+                hook = one.hook.split()[0] if one.hook.startswith("xdp") else one.hook
+                points.setdefault(one.program_id, {})[f"{interface.name} {hook}"] = None
     return {program: tuple(places) for program, places in points.items() if program}
 
 
-def _place(fd: int, info: LinkInfo, cgroups: Mapping[int, str]) -> str:
+@dataclass(frozen=True)
+class _Interface:
+    """An interface of the caller's network namespace, and what is attached to it."""
+
+    name: str
+    attachments: tuple[Attachment, ...]
+
+    def has(self, link: LinkInfo) -> bool:
+        """Say whether a link is here, and not on an interface elsewhere that has this index, too.
+
+        The kernel tells the index alone. Of XDP it does not tell the link, but the program.
+        """
+        return any(
+            one.program_id == link.program_id
+            and (one.link_id == link.id or (link.type == "xdp" and one.hook.startswith("xdp")))
+            for one in self.attachments
+        )
+
+
+def _interfaces() -> Iterator[tuple[int, _Interface]]:
+    """Yield those of the caller's network namespace, by their indexes."""
+    for index, name in socket.if_nameindex():
+        with suppress(BpfError, OSError):  # it has gone meanwhile
+            yield index, _Interface(name, tuple(query(index)))
+
+
+def _place(
+    fd: int, info: LinkInfo, cgroups: Mapping[int, str], interfaces: Mapping[int, _Interface]
+) -> str:
     """Return what to call the place of one link."""
     kind = info.attach_type or info.type
     if info.ifindex is not None:
-        return f"{_interface(info.ifindex)} {kind}"
+        here = interfaces.get(info.ifindex)
+        if here is not None and here.has(info):
+            return f"{here.name} {kind}"
+        gone = "interface that is gone"
+        return f"{f'interface {info.ifindex}' if info.ifindex else gone} {kind}"
     if info.cgroup_id is not None:
         return f"{cgroups.get(info.cgroup_id, f'cgroup {info.cgroup_id}')} {kind}"
     if info.netns_ino is not None:
@@ -73,13 +108,6 @@ def _place(fd: int, info: LinkInfo, cgroups: Mapping[int, str]) -> str:
     if info.type == "tracing":
         return f"{kind.removeprefix('trace_')} {_function(fd)}".strip()
     return kind
-
-
-def _interface(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return f"interface {index}" if index else "interface that is gone"
 
 
 def _perf_event(fd: int) -> str:

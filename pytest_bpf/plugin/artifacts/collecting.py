@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import BpfError, NotMeasuredError
+from pytest_bpf.errors import BpfError, NotMeasuredError, PlaceError, UnavailableError
 from pytest_bpf.kernel.layers import Packet
 from pytest_bpf.kernel.layers.recognition import first_layer
 from pytest_bpf.kinds.maps import EVENT_MAPS
@@ -26,7 +26,7 @@ from pytest_bpf.plugin.artifacts.evidence import (
     ProgramState,
     TestRun,
 )
-from pytest_bpf.plugin.artifacts.looking import map_state, variables_state
+from pytest_bpf.plugin.artifacts.looking import map_state, read, variables, variables_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_bpf.netns import Namespace
     from pytest_bpf.objects import Object
     from pytest_bpf.plugin.artifacts.evidence import Failure, MapState
+    from pytest_bpf.plugin.artifacts.looking import Unread
     from pytest_bpf.plugin.artifacts.observing import Told
 
 MOST_PRINTED = 200
@@ -68,6 +69,10 @@ def collect(
     others = [other for loader in loaders for other in loader.others]
     programs: list[ProgramState] = []
     maps: list[MapState] = []
+
+    def unread(what: str, error: Exception) -> None:
+        notes.append(f"{what} could not be read: {error}")
+
     for obj in objects:
         if obj.closed:
             notes.append(f"{obj.path.name} was closed before the end: its state is gone")
@@ -75,7 +80,8 @@ def collect(
         links = [*obj.links.values(), *(o for o in others if isinstance(o, Link))]
         programs += [
             replace(
-                _program(program, obj.path.name, links, _code(obj, program)),
+                _program(program, obj.path.name, links, unread),
+                code=_code(obj, program),
                 verdicts=_verdicts(returned.get(program.id, {})),
             )
             for program in obj.programs.values()
@@ -83,29 +89,28 @@ def collect(
         maps += [
             replace(state, refused=_verdicts(refused.get(entry.id, {})))
             for entry in obj.maps.values()
-            if (state := _map(entry, notes))
+            if (state := _map(entry, unread))
         ]
-        with suppress(BpfError, OSError):
-            maps += variables_state(obj.globals.changes(_initial(obj)))
+        maps += variables_state(variables(obj, unread))
     links = [o for o in others if isinstance(o, Link)]
-    programs += [_program(o, "", links, Code()) for o in others if isinstance(o, Program)]
-    maps += [state for o in others if isinstance(o, Map) and (state := _map(o, notes))]
+    programs += [_program(o, "", links, unread) for o in others if isinstance(o, Program)]
+    maps += [state for o in others if isinstance(o, Map) and (state := _map(o, unread))]
     for agent in agents:
         programs += [
             replace(
-                _program(p, f"agent {agent.name}", agent.links.values(), Code()), needs_hook=False
+                _program(p, f"agent {agent.name}", agent.links.values(), unread), needs_hook=False
             )
             for p in agent.programs.values()
         ]
         own = (m for m in agent.maps.values() if m.type not in EVENT_MAPS)  # read by the agent
-        maps += [state for entry in own if (state := _map(entry, notes))]
-    interfaces, dropped = _places(namespaces, notes)
+        maps += [state for entry in own if (state := _map(entry, unread))]
+    interfaces, dropped = _places(namespaces, unread)
     return Evidence(
         failure=failure,
         programs=tuple(programs),
         maps=_without_shared_pins(maps),
         interfaces=interfaces,
-        drops=_without_repeats([*_by_reason(drops), *dropped]),
+        drops=_without_repeats([*_by_reason(drops, unread), *dropped]),
         printed=_printed(objects, trace, since, notes),
         cpus=os.cpu_count() or 1,
         notes=(*notes, *(told.notes if told else ())),
@@ -117,13 +122,16 @@ def _verdicts(counts: Mapping[Any, int]) -> tuple[tuple[str, int], ...]:
     return tuple((getattr(value, "name", None) or str(value), n) for value, n in counts.items())
 
 
-def _program(program: Program, source: str, links: Iterable[Link], code: Code) -> ProgramState:
+def _program(program: Program, source: str, links: Iterable[Link], unread: Unread) -> ProgramState:
     hooks = tuple(_hook(link) for link in links if link.program == program.name)
     runs: int | None = None
     misses = 0
-    with suppress(NotMeasuredError, BpfError, OSError):
+    try:
         misses = program.recursion_misses
-        runs = program.run_cnt
+        with suppress(NotMeasuredError):
+            runs = program.run_cnt
+    except (BpfError, OSError) as error:
+        unread(f"runs of program {program.name!r}", error)
     return ProgramState(
         program.name,
         program.type,
@@ -133,7 +141,6 @@ def _program(program: Program, source: str, links: Iterable[Link], code: Code) -
         runs,
         misses,
         tuple(map(_test_run, program.last_runs)),
-        code,
     )
 
 
@@ -186,15 +193,11 @@ def _code(obj: Object, program: Program) -> Code:
         return Code()
 
 
-def _initial(obj: Object) -> dict[str, bytes]:
-    return sections(obj.content) if obj.content else {}
-
-
-def _map(entry: Map, notes: list[str]) -> MapState | None:
+def _map(entry: Map, unread: Unread) -> MapState | None:
     try:
         return map_state(entry)
     except (BpfError, OSError) as error:
-        notes.append(f"map {entry.name!r} could not be read: {error}")
+        unread(f"map {entry.name!r}", error)
         return None
 
 
@@ -205,32 +208,41 @@ def _without_shared_pins(maps: list[MapState]) -> tuple[MapState, ...]:
 
 
 def _places(
-    namespaces: Iterable[Namespace], notes: list[str]
+    namespaces: Iterable[Namespace], unread: Unread
 ) -> tuple[tuple[InterfaceState, ...], list[Drop]]:
-    from pytest_bpf.drops.counters import read_qdisc_drops
-    from pytest_bpf.drops.protocols import REASONS, read_protocols
-
-    interfaces, drops = [], []
+    """Return what passed and what was dropped; each counter that can be read is."""
+    interfaces: list[InterfaceState] = []
+    drops: list[Drop] = []
     for namespace in tuple(namespaces):
-        try:
-            counters = namespace.run(read_protocols)
-            qdiscs = namespace.run(read_qdisc_drops)
-        except (BpfError, OSError) as error:
-            notes.append(f"namespace {namespace.name!r} could not be read: {error}")
+        name = namespace.name
+        if namespace.closed:
+            unread(f"namespace {name!r}", PlaceError(f"namespace {name!r} is closed"))
             continue
-        interfaces += [
-            InterfaceState(namespace.name, name, flow.rx, flow.tx, flow.xdp)
-            for name, flow in counters.flows.items()
-        ]
-        drops += [
-            Drop(namespace.name, REASONS[counter], packets, counter)
-            for counter, packets in counters.errors.items()
-        ]
-        drops += [
-            Drop(namespace.name, reason, packets, f"{kind} of {interface}")
-            for (reason, interface, kind), packets in qdiscs.items()
-        ]
+        interfaces += read(f"interfaces in {name!r}", _interfaces(namespace), unread)
+        drops += read(f"drops of protocols in {name!r}", _protocols(namespace), unread)
+        drops += read(f"drops of qdiscs in {name!r}", _qdiscs(namespace), unread)
     return tuple(interfaces), drops
+
+
+def _interfaces(namespace: Namespace) -> Iterator[InterfaceState]:
+    from pytest_bpf.drops.protocols import read_interfaces
+
+    for name, flow in namespace.run(read_interfaces).items():
+        yield InterfaceState(namespace.name, name, flow.rx, flow.tx, flow.xdp)
+
+
+def _protocols(namespace: Namespace) -> Iterator[Drop]:
+    from pytest_bpf.drops.protocols import REASONS, read_drops
+
+    for counter, packets in namespace.run(read_drops).items():
+        yield Drop(namespace.name, REASONS[counter], packets, counter)
+
+
+def _qdiscs(namespace: Namespace) -> Iterator[Drop]:
+    from pytest_bpf.drops.counters import read_qdisc_drops
+
+    for (reason, interface, kind), packets in namespace.run(read_qdisc_drops).items():
+        yield Drop(namespace.name, reason, packets, f"{kind} of {interface}")
 
 
 def _without_repeats(drops: Sequence[Drop]) -> tuple[Drop, ...]:
@@ -241,13 +253,19 @@ def _without_repeats(drops: Sequence[Drop]) -> tuple[Drop, ...]:
     return tuple(drop for drop in drops if not (named and drop.reason == "TC_ACT_SHOT"))
 
 
-def _by_reason(drops: Drops | None) -> Iterator[Drop]:
+def _by_reason(drops: Drops | None, unread: Unread) -> Iterator[Drop]:
     if drops is None:
         return
-    with suppress(BpfError, OSError):
-        for (namespace, reason, function), packets in drops.snapshot().packets.items():
-            if packets:
-                yield Drop(namespace, reason, packets, function)
+    try:
+        counts = drops.snapshot()
+    except (BpfError, OSError) as error:
+        unread("drops by reason", error)
+        return
+    if counts.unavailable:
+        unread("drops by reason", UnavailableError(counts.unavailable))
+    for (namespace, reason, function), packets in counts.packets.items():
+        if packets:
+            yield Drop(namespace, reason, packets, function)
 
 
 def _printed(

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kinds.maps import EVENT_MAPS, KEYLESS, STARTS_FULL
+from pytest_bpf.objects.elf import sections
 from pytest_bpf.plugin.artifacts.evidence import ElementChange, EventState, MapState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from pytest_bpf.objects import Object
     from pytest_bpf.objects.maps.map import Map
+
+    Unread = Callable[[str, Exception], object]
+    """Notes that something could not be read, and why."""
+
+T = TypeVar("T")
+
+Variable = tuple[str, Any, Any]
+"""A global variable: its name, its value when it was loaded, and its value now."""
 
 MOST_BYTES = 256 << 20
 """Bytes of a map that are read; a larger one is left alone."""
@@ -31,6 +41,16 @@ OF_C_TESTS = "bpf_test_results"
 """The variable by which a test written in C tells what it found, which its failure has said."""
 
 UNREADABLE = {"struct_ops", "arena", "cgroup_array", "perf_event_array"}
+
+
+def read(what: str, values: Iterable[T], unread: Unread) -> list[T]:
+    """Return what can be read; of an error that ends it ``unread`` is told, and nothing is lost."""
+    kept: list[T] = []
+    try:
+        kept.extend(values)
+    except (BpfError, OSError, ValueError) as error:
+        unread(what, error)
+    return kept
 
 
 def map_state(entry: Map) -> MapState:
@@ -76,16 +96,29 @@ def map_state(entry: Map) -> MapState:
     )
 
 
-def variables_state(changes: Iterable[tuple[str, Any, Any]]) -> Iterator[MapState]:
+def variables_state(variables: Iterable[Variable]) -> Iterator[MapState]:
     """Yield the global variables that changed, as a map of their own; nothing where none did."""
-    rows = tuple(
+    rows = [
         ElementChange(name, shorten(before), shorten(now), _size(now), tuple(_numbers(now)))
-        for name, before, now in islice(changes, KEPT)
-        if name != OF_C_TESTS
-    )
+        for name, before, now in variables
+        if before != now
+    ]
     if rows:
-        rows = tuple(sorted(rows, key=lambda row: -row.size))
-        yield MapState("variables", "globals", changes=rows, changed=len(rows))
+        rows.sort(key=lambda row: -row.size)
+        yield MapState("variables", "globals", changes=tuple(rows[:KEPT]), changed=len(rows))
+
+
+def variables(obj: Object, unread: Unread) -> list[Variable]:
+    """Return the global variables of an object that can change.
+
+    ``unread`` is called for a section that cannot be read: the others are read all the same.
+    """
+    initial = sections(obj.content) if obj.content else {}
+    every: list[Variable] = []
+    for section in obj.globals.sections:
+        values = obj.globals.since_load(section, initial.get(section, b""))
+        every += read(f"variables in {section} of {obj.path.name}", values, unread)
+    return [variable for variable in every if variable[0] != OF_C_TESTS]
 
 
 def shorten(value: object) -> str:
@@ -105,7 +138,7 @@ def _change(entry: Map, raw_key: bytes, raw_value: bytes, *, starts_full: bool) 
         key = entry.layout.decode_key(raw_key)
         value = entry.layout.decode_value(raw_value)
     cpus: tuple[int, ...] = ()
-    if entry.per_cpu:
+    if entry.per_cpu and not isinstance(value, bytes):
         cpus = tuple(cpu for cpu, each in enumerate(value) if any(map(bool, _numbers(each))))
     return ElementChange(
         f"[{shorten(key)}]",
@@ -133,15 +166,12 @@ def _size(value: Any) -> float:
 def _events(entry: Map) -> EventState | None:
     """Return what a buffer holds; where the test has no reader of it, what one would see."""
     reader = entry.reader
-    try:
-        if reader is None:
-            if entry.type != "ringbuf":
-                return None
-            reader = entry.events()
-            return EventState(None, reader.pending, _lost(reader))
-        return EventState(reader.consumed, reader.pending, _lost(reader))
-    except (BpfError, OSError):
-        return None
+    if reader is None:
+        if entry.type != "ringbuf":
+            return None
+        reader = entry.events()
+        return EventState(None, reader.pending, _lost(reader))
+    return EventState(reader.consumed, reader.pending, _lost(reader))
 
 
 def _lost(reader: Any) -> int | None:

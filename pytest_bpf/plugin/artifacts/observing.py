@@ -6,18 +6,16 @@ Looking takes milliseconds: it is for tests whose path is recorded.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.drops.counters import read_qdisc_drops
-from pytest_bpf.drops.protocols import REASONS, read_protocols
-from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.drops.protocols import REASONS, read_drops
+from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel.values.actions import ACTIONS
 from pytest_bpf.kinds.maps import EVENT_MAPS, KEYLESS
-from pytest_bpf.objects.elf import sections
 from pytest_bpf.objects.programs.exits import FailedUpdates, Verdicts
-from pytest_bpf.plugin.artifacts.looking import OF_C_TESTS, UNREADABLE, shorten
+from pytest_bpf.plugin.artifacts.looking import UNREADABLE, read, shorten, variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,9 +64,10 @@ class Observer:
         self._contents: dict[int, Mapping[bytes, bytes]] = {}
         self._variables: dict[tuple[int, str], Any] = {}
         self._events: dict[int, tuple[int, int]] = {}
-        self._dropped: dict[int, Mapping[str, int]] = {}
+        self._dropped: dict[tuple[Namespace, str], Mapping[str, int]] = {}
         self._updates: FailedUpdates | None = None
         self._refused: dict[int, Counter[str]] = {}
+        self._unread: dict[str, None] = {}
 
     def changes(self, kind: str = "") -> list[Change]:
         """Return what changed; ``kind`` is that of the step that was made.
@@ -80,15 +79,21 @@ class Observer:
         changes: list[Change] = []
         for obj in objects:
             for program in obj.programs.values():
-                changes += self._guarded(self._ran(program, own=kind == "test_run"))
-            changes += self._guarded(self._lines_of(obj))
+                ran = self._ran(program, own=kind == "test_run")
+                changes += self._read(f"program {program.name!r}", ran)
+            changes += self._read(f"lines of {obj.path.name}", self._lines_of(obj))
         for obj in objects:
-            changed = self._guarded(self._maps_of(obj))
+            changed = [*self._maps_of(obj), *_bounded(self._variables_of(obj))]
             changes += [] if kind in {"map", "load"} else changed
-            changes += self._guarded(self._events_of(obj))
-        changes += self._guarded(self._refusals(objects))
+            for entry in obj.maps.values():
+                if entry.type in EVENT_MAPS:
+                    changes += self._read(f"events of map {entry.name!r}", self._events_of(entry))
+        changes += self._read("failed updates of maps", self._refusals(objects))
         for namespace in self._namespaces():
-            changes += self._guarded(self._drops_of(namespace))
+            if not namespace.closed:
+                where = f"in {namespace.name!r}"
+                changes += self._read(f"drops of protocols {where}", self._protocols_of(namespace))
+                changes += self._read(f"drops of qdiscs {where}", self._qdiscs_of(namespace))
         return changes
 
     def attached(self) -> list[str]:
@@ -110,6 +115,7 @@ class Observer:
         ]
         if self._updates is not None and self._updates.why_not:
             notes.append(self._updates.why_not)
+        notes += self._unread
         return Told(dict(self._returned), dict(self._refused), tuple(dict.fromkeys(notes)))
 
     def close(self) -> None:
@@ -126,12 +132,12 @@ class Observer:
         for loader in self._loaders():
             yield from loader.objects
 
-    def _guarded(self, changes: Iterator[Change]) -> list[Change]:
-        """Return what can be said: what is gone meanwhile says nothing, and the test goes on."""
-        kept: list[Change] = []
-        with suppress(BpfError, OSError, ValueError):
-            kept.extend(changes)
-        return kept
+    def _read(self, what: str, changes: Iterator[Change]) -> list[Change]:
+        """Return what can be read; what cannot is noted, and the test goes on."""
+        return read(what, changes, self._note)
+
+    def _note(self, what: str, error: Exception) -> None:
+        self._unread[f"{what} could not be read: {error}"] = None
 
     def _ran(self, program: Program, *, own: bool) -> Iterator[Change]:
         count, before = int(program.info.run_cnt), self._runs.get(program.id, 0)
@@ -157,7 +163,11 @@ class Observer:
         verdicts = self._verdicts[program.id]
         if isinstance(verdicts, str):
             return Counter()
-        now = verdicts.read()
+        try:
+            now = verdicts.read()
+        except OSError as error:
+            self._note(f"verdicts of {program.name!r}", error)
+            return Counter()
         more = now - self._returned.get(program.id, Counter())
         self._returned[program.id] = now
         return more
@@ -180,36 +190,37 @@ class Observer:
     def _maps_of(self, obj: Object) -> Iterator[Change]:
         small = [m for m in obj.maps.values() if _is_small(m)][:MOST_MAPS]
         for entry in small:
-            now = dict(entry.copy().raw_items())
-            before = self._contents.get(entry.id)
-            self._contents[entry.id] = now
-            if before is not None:
-                yield from _bounded(_elements(entry, before, now))
-        initial = sections(obj.content) if obj.content else {}
-        yield from _bounded(self._variables_of(obj, initial))
+            yield from self._read(f"map {entry.name!r}", _bounded(self._elements_of(entry)))
 
-    def _variables_of(self, obj: Object, initial: Mapping[str, bytes]) -> Iterator[Change]:
-        for name, start, now in obj.globals.changes(initial):
+    def _elements_of(self, entry: Map) -> Iterator[Change]:
+        now = dict(entry.copy().raw_items())
+        before = self._contents.get(entry.id)
+        self._contents[entry.id] = now
+        if before is not None:
+            yield from _elements(entry, before, now)
+
+    def _variables_of(self, obj: Object) -> Iterator[Change]:
+        changes = []
+        for name, start, now in variables(obj, self._note):
             before = self._variables.get((id(obj), name), start)
             self._variables[id(obj), name] = now
-            if before != now and name != OF_C_TESTS:
-                yield "map", f"{name}: {shorten(before)} -> {shorten(now)}"
+            if before != now:
+                changes.append(f"{name}: {shorten(before)} -> {shorten(now)}")
+        yield from (("map", change) for change in changes)
 
-    def _events_of(self, obj: Object) -> Iterator[Change]:
-        for entry in obj.maps.values():
-            reader = entry.reader if entry.type in EVENT_MAPS else None
-            if reader is None or reader.closed:
-                continue
-            lost = 0
-            with suppress(BpfError):
-                lost = int(reader.lost)
-            pending = int(reader.pending)
-            arrived, gone = self._events.get(entry.id, (0, 0))
-            self._events[entry.id] = (pending + reader.consumed, lost)
-            if (more := pending + reader.consumed - arrived) > 0:
-                yield "events", f"{entry.name}: {more} events, {pending} pending"
-            if lost > gone:
-                yield "drops", f"{entry.name}: {lost - gone} events lost"
+    def _events_of(self, entry: Map) -> Iterator[Change]:
+        reader = entry.reader
+        if reader is None or reader.closed:
+            return
+        pending = int(reader.pending)
+        arrived, gone = self._events.get(entry.id, (0, 0))
+        self._events[entry.id] = (pending + reader.consumed, gone)
+        if (more := pending + reader.consumed - arrived) > 0:
+            yield "events", f"{entry.name}: {more} events, {pending} pending"
+        lost = int(reader.lost)
+        self._events[entry.id] = (pending + reader.consumed, lost)
+        if lost > gone:
+            yield "drops", f"{entry.name}: {lost - gone} events lost"
 
     def _refusals(self, objects: Iterable[Object]) -> Iterator[Change]:
         maps = [entry for obj in objects for entry in obj.maps.values()]
@@ -224,13 +235,21 @@ class Observer:
                 yield "drops", f"{entry.name}: an update failed {times} with {name}"
         self._refused = now
 
-    def _drops_of(self, namespace: Namespace) -> Iterator[Change]:
-        errors = namespace.run(read_protocols).errors
-        now = {f"{REASONS[counter]} ({counter})": count for counter, count in errors.items()}
-        for (reason, interface, kind), count in namespace.run(read_qdisc_drops).items():
-            now[f"{reason} ({kind} of {interface})"] = count
-        before = self._dropped.get(id(namespace), {})
-        self._dropped[id(namespace)] = now
+    def _protocols_of(self, namespace: Namespace) -> Iterator[Change]:
+        counts = namespace.run(read_drops)
+        now = {f"{REASONS[counter]} ({counter})": count for counter, count in counts.items()}
+        yield from self._more_drops(namespace, "protocols", now)
+
+    def _qdiscs_of(self, namespace: Namespace) -> Iterator[Change]:
+        counts = namespace.run(read_qdisc_drops)
+        now = {f"{reason} ({kind} of {name})": n for (reason, name, kind), n in counts.items()}
+        yield from self._more_drops(namespace, "qdiscs", now)
+
+    def _more_drops(
+        self, namespace: Namespace, source: str, now: Mapping[str, int]
+    ) -> Iterator[Change]:
+        before = self._dropped.get((namespace, source), {})
+        self._dropped[namespace, source] = now
         for why, count in now.items():
             if (more := count - before.get(why, 0)) > 0:
                 noun = "packet" if more == 1 else "packets"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -62,11 +61,10 @@ class Path:
         """
         steps = list(self._steps)
         now = self._moment(time.monotonic())
-        with suppress(ValueError):
-            changes = self._observer.changes()
-            if changes and not self._left_out:
-                steps.append(Step(now, now, "between", BETWEEN))
-                steps += [Step(now, now, kind, text, 1) for kind, text in changes]
+        changes = self._observer.changes()
+        if changes and not self._left_out:
+            steps.append(Step(now, now, "between", BETWEEN))
+            steps += [Step(now, now, kind, text, 1) for kind, text in changes]
         steps = _with_printed(steps, [(self._moment(moment), text) for moment, text in printed])
         if self._left_out:
             steps.append(Step(now, now, "more", f"... and {self._left_out} more steps"))
