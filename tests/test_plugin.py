@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
@@ -240,6 +241,23 @@ def test_with_no_compiler(project: pytest.Pytester) -> None:
     result = run(project, "-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["bpf: *lacks a compiler*", "SKIPPED*no compiler with the BPF*"])
+
+
+def test_a_traceback_ends_where_the_test_made_the_mistake(project: pytest.Pytester) -> None:
+    project.makepyfile("""
+        def test_initial_value(bpf):
+            bpf.load("pass.bpf.c", globals={"answer": 2 ** 40})
+        def test_several_values(bpf):
+            bpf.load("pass.bpf.c").globals.update({"answer": 2 ** 40})
+        def test_called_by_python(bpf):
+            list(map(bpf.load, ["past.bpf.c"]))
+    """)
+    result = run(project)
+    result.assert_outcomes(failed=3)
+    text = result.stdout.str()
+    assert "in repr()" not in text
+    places = re.findall(r"^test_\S+\.py:(\d+): \w+Error$", text, re.MULTILINE)
+    assert places == ["2", "4", "6"], text
 
 
 # -- leaks -------------------------------------------------------------------------------------

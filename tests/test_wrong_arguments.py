@@ -13,6 +13,8 @@ import pytest
 import pytest_bpf
 from pytest_bpf.errors import BpfError, ValueTypeError
 from pytest_bpf.errors.arguments import checked, find_fault
+from pytest_bpf.loader import Loader
+from pytest_bpf.netns.places import Places
 from pytest_bpf.traffic import packets
 
 if TYPE_CHECKING:
@@ -163,6 +165,21 @@ def test_wrong_arguments_of_every_public_function(
                     if text := complaint(call, args, kwargs):
                         wrong.setdefault((called, parameter), f"{args} {kwargs}: {text}"[:300])
     assert not wrong, "\n".join(f"{' '.join(where)} {text}" for where, text in wrong.items())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="programs and namespaces need root")
+def test_whatever_is_closed_can_be_shown(request: pytest.FixtureRequest) -> None:
+    """What a traceback shows of a thing is its `repr`, which is asked for when all is closed."""
+    with Places() as places, Loader() as bpf:
+        all_of_them = dict(things(bpf, places, request))
+        obj, opened = all_of_them["Object"], all_of_them["OpenObject"]
+        more = [obj.maps, opened.globals, opened.maps, opened.programs, places.cgroup()]
+        more += [obj.programs["pass"].test_run(bytes(64)), all_of_them["Namespace"].iface.capture()]
+        some = (obj.globals, opened.globals, opened.maps["table"])
+        before = [repr(thing) for thing in some]
+    assert all(repr(thing) + str(thing) for thing in (*all_of_them.values(), *more))
+    assert before == ["{'total': 1}", "{'total': 0}", "<OpenMap table (hash)>"]
+    assert all(repr(thing).endswith(", closed>") for thing in some)
 
 
 def greet(name: str, times: int = 1, *others: str | None, loud: bool = False) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_bpf.costs.latency import latency_of
 from pytest_bpf.costs.workload import EventCosts
-from pytest_bpf.errors import BpfError, MapError
+from pytest_bpf.errors import BpfError, MapError, with_article
 from pytest_bpf.kinds.maps import EVENT_MAPS
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ class EventFlow:
             return dict.fromkeys(self._maps, names)
         for name in names or {}:
             if self._obj.maps[name].type not in EVENT_MAPS:
-                raise BpfError(f"map {name!r} is a {self._obj.maps[name].type}: it has no events")
+                raise BpfError(
+                    f"map {name!r} is {with_article(self._obj.maps[name].type)}: it has no events"
+                )
         return names or {}
 
     def _lost_by_variable(self, bpf_map: Map) -> int:

@@ -18,7 +18,7 @@ from pytest_bpf.costs.figures.figure import Figure, Instrument
 from pytest_bpf.costs.figures.intervals import figure_of
 from pytest_bpf.costs.instruments.instrument import FixedProgram, instrument
 from pytest_bpf.costs.instruments.reference import Reference
-from pytest_bpf.errors import BpfError
+from pytest_bpf.errors import BpfError, with_article
 from pytest_bpf.errors.arguments import checked
 from pytest_bpf.kernel.maps import elements
 from pytest_bpf.kernel.programs import assembly
@@ -64,7 +64,9 @@ def map_speed(bpf_map: Map, *, batches: int = 30) -> MapSpeed:
     if batches < 1:
         raise BpfError(f"measuring map {bpf_map.name!r} takes one batch at least: {batches=}")
     if bpf_map.type not in TIMED:
-        return _missing(bpf_map, f"a {bpf_map.type} has no keys that a program looks up")
+        return _missing(
+            bpf_map, f"{with_article(bpf_map.type)} has no keys that a program looks up"
+        )
     try:
         with statistics(), _copy(bpf_map) as (copy, material):
             return _measure(bpf_map, copy, material, batches)

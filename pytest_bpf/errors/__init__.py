@@ -175,3 +175,12 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(repr(c) for c in close)}?"
     return f"; there are: {', '.join(names)}" if names else "; there is none"
+
+
+def with_article(name: str) -> str:
+    """Return the name of a kind of map or program with its article.
+
+    >>> [with_article(name) for name in ("hash", "array", "lru_hash", "xdp", "uprobe")]
+    ['a hash', 'an array', 'an lru_hash', 'an xdp', 'a uprobe']
+    """
+    return f"{'an' if name[:1] in 'aeiolx' else 'a'} {name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import ValueTypeError
+from pytest_bpf.errors import ValueTypeError, with_article
 from pytest_bpf.fuzz.contexts import PREFIX
 from pytest_bpf.fuzz.state import sums
 from pytest_bpf.fuzz.subject import name_setter, together
@@ -237,8 +237,9 @@ def _check_sizes(name: str, other: str, first: State, second: State, *, alone: b
         return
     one, two = first.tables[name].map, second.tables[other].map
     raise ValueTypeError(
-        f"map {name!r} is a {one.type} of keys of {one.key_size} and values of {one.value_size} "
-        f"bytes, {one.max_entries} entries, before, and a {two.type} of {two.key_size} and "
+        f"map {name!r} is {with_article(one.type)} of keys of {one.key_size} and values of "
+        f"{one.value_size} bytes, {one.max_entries} entries, before, and "
+        f"{with_article(two.type)} of {two.key_size} and "
         f"{two.value_size} bytes, {two.max_entries} entries, after; say by states= how they are "
         "compared"
     )

@@ -12,7 +12,7 @@ import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import ValueTypeError
+from pytest_bpf.errors import ValueTypeError, with_article
 from pytest_bpf.fuzz.state import READABLE, State
 from pytest_bpf.kernel.btf import Array, Enumeration, Int, Struct
 from pytest_bpf.kernel.values.codec import codec
@@ -199,7 +199,8 @@ def map_contents(source: Map, *, most: int = 16) -> SearchStrategy[dict[Any, Any
     key, value = source.layout.key, source.layout.value
     if source.type not in READABLE or kind.per_cpu or source.type == "lpm_trie":
         raise ValueTypeError(
-            f"map {source.name!r} is a {source.type}: contents are drawn for hashes and arrays"
+            f"map {source.name!r} is {with_article(source.type)}: "
+            "contents are drawn for hashes and arrays"
         )
     keys = st.integers(0, source.max_entries - 1) if kind.indexed else values(key)
     return st.dictionaries(keys, values(value), max_size=min(most, source.max_entries))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_bpf.errors import UnknownNameError, near_matches
+from pytest_bpf.errors import BpfError, UnknownNameError, near_matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -44,6 +47,14 @@ class NameMapping(Mapping[str, T_co]):
 
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{name!r}: {value!r}' for name, value in self.items())}}}"
+
+
+def unless_closed(what: str, text: Callable[[], str]) -> str:
+    """Return the text of a `repr`, or that the thing is closed: a `repr` never raises."""
+    try:
+        return text()
+    except BpfError:
+        return f"<{what}, closed>"
 
 
 def unknown_name(

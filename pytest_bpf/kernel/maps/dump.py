@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_bpf.errors import UnavailableError, UnknownNameError
+from pytest_bpf.errors import UnavailableError, UnknownNameError, with_article
 from pytest_bpf.kernel.btf import enums
 from pytest_bpf.kernel.maps.dump_checks import ASTRAY
 from pytest_bpf.kernel.maps.dump_program import NAME, Shape, load_dump_program
@@ -49,7 +49,7 @@ class MapDump:
 
     def __init__(self, target: int, kind: str, shape: Shape, max_entries: int) -> None:
         if kind not in FOR_EACH or max(shape.key_size, shape.value_size) > LARGEST:
-            raise OSError(0, f"there is no dump program for a {kind} of this size")
+            raise OSError(0, f"there is no dump program for {with_article(kind)} of this size")
         if max_entries > MOST:
             raise OSError(0, f"{max_entries} rows are more than a dump program counts")
         if shape.cpus and not numbered_from_0():

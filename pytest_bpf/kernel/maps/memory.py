@@ -6,7 +6,7 @@ import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import LoadError, UnavailableError
+from pytest_bpf.errors import LoadError, UnavailableError, with_article
 from pytest_bpf.kernel.btf.offsets import kernel_struct
 from pytest_bpf.kernel.maps import elements
 from pytest_bpf.kernel.sys.memory import available_memory
@@ -53,7 +53,7 @@ def allocation(spec: MapSpec, count: int = 0) -> int:
     types without a formula, and without BTF.
     """
     if spec.type not in _FORMULAS:
-        raise UnavailableError(f"there is no formula for the memory of a {spec.type}")
+        raise UnavailableError(f"there is no formula for the memory of {with_article(spec.type)}")
     return _FORMULAS[spec.type](spec, count)
 
 

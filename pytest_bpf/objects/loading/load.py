@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import LoadError, near_matches
+from pytest_bpf.errors import LoadError, near_matches, with_article
 from pytest_bpf.kernel.btf.enums import map_type_name
 from pytest_bpf.kernel.maps.memory import MapSpec, check_memory
 from pytest_bpf.kernel.sys import libbpf
@@ -167,7 +167,11 @@ def _older_pins(handle: Handle, created: list[Path]) -> dict[str, Path]:
 def _reuse(where: str, pointer: int, other: Map) -> None:
     """Put a map that exists in the place of one that is declared alike."""
     ours, theirs = libbpf.call("bpf_map__type", pointer), other.info
-    different = [] if ours == theirs.type else [f"a {other.type}, not a {map_type_name(ours)}"]
+    different = (
+        []
+        if ours == theirs.type
+        else [f"{with_article(other.type)}, not {with_article(map_type_name(ours))}"]
+    )
     for size in ("key_size", "value_size") if ours not in EVENT_MAPS else ():
         declared, actual = libbpf.call(f"bpf_map__{size}", pointer), getattr(theirs, size)
         if declared != actual:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.errors import LoadError
 from pytest_bpf.kernel.values.codec import codec
 from pytest_bpf.objects.loading.settings import initial_value, write_initial
-from pytest_bpf.objects.names import unknown_name
+from pytest_bpf.objects.names import unknown_name, unless_closed
 
 if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Variable
@@ -56,7 +56,7 @@ class OpenGlobals(MutableMapping[str, Any]):
         return len(self._places)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return unless_closed(f"OpenGlobals of {self._where}", lambda: repr(dict(self)))
 
     @property
     def _where(self) -> str:

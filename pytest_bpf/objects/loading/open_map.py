@@ -12,6 +12,7 @@ from pytest_bpf.kernel.btf.enums import map_type_id, map_type_name
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kinds.flags import MapFlags
 from pytest_bpf.objects.maps.map import Map
+from pytest_bpf.objects.names import unless_closed
 
 if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Type
@@ -134,7 +135,8 @@ class OpenMap:
         self._object.settings.maps[self.name] = other
 
     def __repr__(self) -> str:
-        return f"<OpenMap {self._inner or self.name} ({self.type})>"
+        name = f"OpenMap {self._inner or self.name}"
+        return unless_closed(name, lambda: f"<{name} ({self.type})>")
 
     @property
     def _pointer(self) -> int:

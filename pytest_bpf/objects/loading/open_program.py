@@ -14,6 +14,7 @@ from pytest_bpf.kinds.flags import ProgramFlags
 from pytest_bpf.kinds.programs import parse_section
 from pytest_bpf.objects.identity import program_type
 from pytest_bpf.objects.loading.sections import section_flags
+from pytest_bpf.objects.names import unless_closed
 
 if TYPE_CHECKING:
     from pytest_bpf.objects.elf import SourceLine
@@ -146,7 +147,8 @@ class OpenProgram:
         return int(libbpf.call("bpf_program__insn_cnt", self._pointer))
 
     def __repr__(self) -> str:
-        return f"<OpenProgram {self.name} ({self.type})>"
+        name = f"OpenProgram {self.name}"
+        return unless_closed(name, lambda: f"<{name} ({self.type})>")
 
     @property
     def _pointer(self) -> int:

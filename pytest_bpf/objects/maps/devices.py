@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import MapError, ValueTypeError
+from pytest_bpf.errors import MapError, ValueTypeError, with_article
 from pytest_bpf.kernel.btf import Int, Member, Struct, Type
 from pytest_bpf.kernel.sys import ids
 from pytest_bpf.kernel.values.codec import Record, codec, describe
-from pytest_bpf.objects.maps.refusals import with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

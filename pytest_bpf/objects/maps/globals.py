@@ -11,7 +11,7 @@ from pytest_bpf.kernel.btf import Member, Struct
 from pytest_bpf.kernel.maps import elements
 from pytest_bpf.kernel.values.codec import codec
 from pytest_bpf.kinds.flags import MapFlags
-from pytest_bpf.objects.names import unknown_name
+from pytest_bpf.objects.names import unknown_name, unless_closed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ class Globals(MutableMapping[str, Any]):
         return len(self._places)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return unless_closed("Globals", lambda: repr(dict(self)))
 
     @property
     def sections(self) -> tuple[str, ...]:

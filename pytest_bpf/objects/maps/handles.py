@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import MapError, ValueTypeError
+from pytest_bpf.errors import MapError, ValueTypeError, with_article
 from pytest_bpf.kernel.values.codec import describe
-from pytest_bpf.objects.maps.refusals import with_article
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

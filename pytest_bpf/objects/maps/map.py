@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import MapError, ValueTypeError
+from pytest_bpf.errors import MapError, ValueTypeError, with_article
 from pytest_bpf.errors.arguments import checked_methods
 from pytest_bpf.kernel.btf import Btf, Struct, Type, btf_by_id, map_types
 from pytest_bpf.kernel.maps import elements
@@ -279,7 +279,9 @@ class Map(WholeMap):
             record_type = self.types.find(type) if type else self._declared
             self._ring.write(self.fd, value, record_type)
         elif type is not None:
-            raise MapError(f"map {self.name!r} is a {self.type}: type= is for user ring buffers")
+            raise MapError(
+                f"map {self.name!r} is {with_article(self.type)}: type= is for user ring buffers"
+            )
         else:
             self._update(None, value)
 
@@ -387,7 +389,7 @@ class Map(WholeMap):
     def _require(self, kinds: frozenset[str], action: str) -> None:
         if self.type not in kinds:
             raise MapError(
-                f"map {self.name!r} is a {self.type} and cannot be {action}; "
+                f"map {self.name!r} is {with_article(self.type)} and cannot be {action}; "
                 f"that takes a {' or '.join(sorted(kinds))}"
             )
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import MapError, UnknownNameError, ValueTypeError
+from pytest_bpf.errors import MapError, UnknownNameError, ValueTypeError, with_article
 from pytest_bpf.kernel.btf.enums import map_type_id
 from pytest_bpf.kernel.btf.type_names import parse_type, unknown_type
 from pytest_bpf.kernel.values.codec import describe
 from pytest_bpf.kinds.maps import map_kind
 from pytest_bpf.objects.maps.map import Map
-from pytest_bpf.objects.maps.refusals import with_article
 from pytest_bpf.objects.maps.template import MapTemplate
 
 if TYPE_CHECKING:

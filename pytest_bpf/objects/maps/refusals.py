@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_bpf.errors import with_article
 from pytest_bpf.kernel.maps.batches import LACKING
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kinds.flags import MapFlags
@@ -233,8 +234,3 @@ def _wrong_size(name: str, size: int, allowed: tuple[int, ...]) -> str:
         return ""
     takes = " or ".join(map(str, allowed)) if allowed else "at least 1"
     return f"{name} {takes}, not {size} (bytes)"
-
-
-def with_article(kind: str) -> str:
-    """Return ``"a hash"``, ``"an array"``."""
-    return f"{'an' if kind[:1] in 'aeiolx' else 'a'} {kind}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import LoadError, MapError, UnavailableError
+from pytest_bpf.errors import LoadError, MapError, UnavailableError, with_article
 from pytest_bpf.kernel import features
 from pytest_bpf.kernel.btf.enums import MAP_TYPES, map_type_id, map_type_name
 from pytest_bpf.kernel.features.privilege import privilege
@@ -13,7 +13,7 @@ from pytest_bpf.kernel.maps import elements
 from pytest_bpf.kernel.maps.memory import MapSpec, check_memory
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kinds.maps import KEYED_BY_DESCRIPTOR, MAPS_OF_MAPS, map_kind
-from pytest_bpf.objects.maps.refusals import Sizes, creation_problem, explain_creation, with_article
+from pytest_bpf.objects.maps.refusals import Sizes, creation_problem, explain_creation
 
 if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Type

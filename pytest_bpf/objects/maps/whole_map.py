@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import MapError
+from pytest_bpf.errors import MapError, with_article
 from pytest_bpf.kernel.maps import batches, elements
 from pytest_bpf.kinds.maps import (
     EVENT_MAPS,
@@ -116,7 +116,7 @@ class WholeMap(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content,
         """
         self._keyed()
         if self.type in EVENT_MAPS:
-            raise MapError(f"map {self.name!r} is a {self.type}: read it by events()")
+            raise MapError(f"map {self.name!r} is {with_article(self.type)}: read it by events()")
         try:
             read = self._reads.read(lambda: self.fd)
         except OSError as error:
@@ -184,7 +184,9 @@ class WholeMap(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content,
     def _keyed(self) -> None:
         if self.type in KEYLESS:
             ways = "push and 'in'" if self.type == "bloom_filter" else "push, peek and pop"
-            raise MapError(f"map {self.name!r} is a {self.type}: it has no keys, but {ways}")
+            raise MapError(
+                f"map {self.name!r} is {with_article(self.type)}: it has no keys, but {ways}"
+            )
 
     def _partly(self, error: batches.PartialError, action: str, keys: Any) -> MapError:
         code, done, count = error.errno or 0, error.done, len(keys)

@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import RunError
+from pytest_bpf.errors import RunError, with_article
 from pytest_bpf.kernel.btf import Struct
 from pytest_bpf.kernel.maps.batches import NOT_SUPPORTED
 from pytest_bpf.kernel.programs import assembly
@@ -87,7 +87,7 @@ def _hint(request: RunRequest, code: int) -> str:
     if wrong := _option_hint(request, code):
         return wrong
     if code == errno.EINVAL and request.mode == "packet" and size < 14:
-        return f"; a {kind} program needs data of at least an Ethernet header, 14 bytes"
+        return f"; {with_article(kind)} program needs data of at least an Ethernet header, 14 bytes"
     if code == errno.EAFNOSUPPORT:
         return FAMILY
     if names := refused_members(request):
@@ -95,7 +95,7 @@ def _hint(request: RunRequest, code: int) -> str:
         rules = [f"{n} ({why.get(n, '0')})" for n in names]
         return f"; the kernel does not take these members of the context: {', '.join(rules)}"
     if code == errno.EINVAL and request.data and request.mode not in {"packet", ""}:
-        return f"; a {kind} program is run with a context, it takes no data"
+        return f"; {with_article(kind)} program is run with a context, it takes no data"
     if code == errno.EINVAL:
         return _size_hint(request)
     return ""
