@@ -105,18 +105,22 @@ def test_uprobes(load: Load, kind: str) -> None:
 
 USDT = """
 #include <unistd.h>
+unsigned short armed __attribute__((section(".probes"), used));
 static void fire(long n) {
     __asm__ volatile ("990: nop\\n"
         ".pushsection .note.stapsdt,\\"?\\",\\"note\\"\\n.balign 4\\n"
         ".4byte 992f-991f, 994f-993f, 3\\n991: .asciz \\"stapsdt\\"\\n992: .balign 4\\n"
-        "993: .8byte 990b\\n.8byte _.stapsdt.base\\n.8byte 0\\n"
+        "993: .8byte 990b\\n.8byte _.stapsdt.base\\n.8byte armed\\n"
         ".asciz \\"demo\\"\\n.asciz \\"fired\\"\\n.asciz \\"-8@%0\\"\\n"
         "994: .balign 4\\n.popsection\\n"
         ".pushsection .stapsdt.base,\\"aG\\",\\"progbits\\",.stapsdt.base,comdat\\n"
         ".weak _.stapsdt.base\\n.hidden _.stapsdt.base\\n_.stapsdt.base: .space 1\\n"
         ".size _.stapsdt.base, 1\\n.popsection\\n" :: "r"(n));
 }
-int main(void) { char c; while (read(0, &c, 1) == 1) { fire(c); write(1, &c, 1); } return 0; }
+int main(void) {
+    char c;
+    while (read(0, &c, 1) == 1) { fire(c); write(1, armed ? &c : "-", 1); }
+    return 0; }
 """
 USDT_COUNT = """
 #include <bpf/usdt.bpf.h>
@@ -137,18 +141,27 @@ def test_usdt(load: Load, tmp_path: Path) -> None:
     with subprocess.Popen([binary], **pipes) as child:
         pipe_in, pipe_out = cast("IO[bytes]", child.stdin), cast("IO[bytes]", child.stdout)
 
-        def fire() -> None:
+        def fire() -> bytes:
             pipe_in.write(b"x")
-            pipe_out.read(1)
+            return pipe_out.read(1)
 
-        fire()
-        where = {"binary": binary, "provider": "demo", "function": "fired", "pid": child.pid}
+        assert fire() == b"-"  # the semaphore says that nobody listens
+        where: dict[str, Any] = {"binary": binary, "provider": "demo", "function": "fired"}
+        where["pid"] = child.pid
         assert proven(obj, fire, **where) == 1
         assert obj.globals["last"] == ord("x")
+        with obj.programs["count"].attach(**where) as link:
+            assert fire() == b"x"
+            assert (link.fd, link.attached) == (-1, True)
+            with pytest.raises(
+                AttachError, match="has no info: it is not one bpf_link of the kern"
+            ):
+                _ = link.info
+        assert fire() == b"-"
         with pytest.raises(AttachError, match="no probe 'demo:fierd'; did you mean 'demo:fired'"):
             obj.programs["count"].attach(binary=binary, provider="demo", function="fierd")
         plain = shutil.which("true") or ""
-        with pytest.raises(AttachError, match="no probe 'demo:fired'; there is none"):
+        with pytest.raises(AttachError, match="no probe 'demo:fired'; it has no USDT probes"):
             obj.programs["count"].attach(binary=plain, provider="demo", function="fired")
         pipe_in.close()
 

@@ -136,6 +136,8 @@ def test_what_is_wrong_with_a_name_is_said(load: Load, tmp_path: Path) -> None:
         ({"binary": tmp_path / "none", "function": "main"}, "there is no binary .*/none"),
         ({"binary": "libnone.so.9", "function": "f"}, "there is no binary libnone.so.9 among the"),
         ({"binary": "libc.so.6", "function": "pthread_create@GLIBC_9"}, "not in version GLIBC_9"),
+        ({"binary": binary, "function": "main+0x1000"}, r"main\+0x1000 is not in that function of"),
+        ({"binary": binary, "function": "plain_work-1"}, "no function 'plain_work-1'"),
         ({"binary": "libc.so.6"}, "pass function=, or offset= in the file"),
         ({"function": "malloc"}, "its section does not say where, pass binary="),
         ({"binary": binary, "function": "main", "pid": 2**22 + 5}, "there is no process 4194309"),

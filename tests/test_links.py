@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -95,6 +96,41 @@ def test_a_link_of_a_cgroup(load: Load) -> None:
     with Cgroup() as cgroup, obj.programs["pass"].attach(cgroup) as link:
         assert link.info.attach_type == "cgroup_inet_egress"
         assert link.info.cgroup_id == os.stat(cgroup.path).st_ino  # noqa: PTH116 (as the kernel)
+
+
+SEVERED = """
+SEC("xdp") int x(struct xdp_md *ctx) { return XDP_PASS; }
+SEC("cgroup_skb/egress") int c(struct __sk_buff *ctx) { return 1; }
+SEC("sk_lookup") int n(struct bpf_sk_lookup *ctx) { return 1; }
+"""
+
+
+def test_a_link_whose_target_is_gone_attaches_nothing(load: Load) -> None:
+    programs = load(SEVERED).programs
+    with pair() as (left, _), Cgroup() as cgroup:
+        links = {
+            "interface": programs["x"].attach(left.iface),
+            "cgroup": programs["c"].attach(cgroup),
+            "network namespace": programs["n"].attach(left),
+        }
+        assert all(link.attached and not link.severed for link in links.values())
+        left.ipr.link("del", index=left.iface.ifindex)
+        assert not links["interface"].attached
+    for target, link in links.items():
+        deadline = time.monotonic() + 30  # the kernel takes both apart by and by, and tells nobody
+        while link.attached and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert link.severed == f"its {target} is gone, or it was detached elsewhere"
+        link.detach()
+        assert (link.attached, link.severed) == (False, "")
+
+
+def test_a_link_that_was_detached_by_its_pin(load: Load, topology: Topology, pins: Path) -> None:
+    link = load(XDP).programs["old"].attach(topology["right"].iface)
+    link.pin(pins / "link")
+    Link.from_pin(pins / "link").detach()
+    assert not link.attached
+    assert "detached elsewhere" in link.severed
 
 
 def test_a_pinned_link_stays_until_it_is_detached(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import subprocess
 import sys
+from bisect import bisect_right
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -51,16 +52,24 @@ class Binary:
             debug = {}
         return {**debug, **self._tables.functions}
 
-    def offset(self, name: str) -> int:
-        """Return where in the file a function begins, in bytes.
+    def offset(self, name: str, add: int = 0) -> int:
+        """Return where in the file a function begins, in bytes, and ``add`` bytes more.
 
         ``name`` may have a version: ``"pthread_create@GLIBC_2.34"``. Without one it is the default
         version. Raises `SymbolError`, with near names.
         """
         symbol = self._symbol(name)
         if symbol.ifunc:
-            return _implementation(self.path, name.partition("@")[0])
-        return self._in_file(symbol.address)
+            return _implementation(self.path, name.partition("@")[0]) + add
+        following = bisect_right(self.starts, symbol.address, key=lambda start: start[0])
+        if add and following < len(self.starts):
+            start, other = self.starts[following]
+            if not 0 <= add < start - symbol.address:
+                raise SymbolError(
+                    f"{name}{add:+#x} is not in that function of {self.path}: {other!r} begins "
+                    f"{start - symbol.address:#x} bytes behind it"
+                )
+        return self._in_file(symbol.address) + add
 
     def matches(self, pattern: str) -> list[str]:
         """Return the names of the functions that match a pattern; raise `SymbolError` for none."""

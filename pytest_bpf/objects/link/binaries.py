@@ -58,7 +58,7 @@ def _points(program: Attachable, target: Any, options: Options, *, many: bool) -
     try:
         elf = Binary.read(path)
         names = elf.matches(name) if many else [name]
-        points = [(each, elf.offset(each) + add) for each in names]
+        points = [(each, elf.offset(each, add)) for each in names]
     except SymbolError as error:
         raise AttachError(f"program {program.name!r} ({program.section}): {error}") from None
     suffix = f"+{add:#x}" if add else ""

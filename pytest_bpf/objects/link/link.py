@@ -29,7 +29,7 @@ class Link:
     """One program attached to one target, until `detach`.
 
     ``fd`` is the descriptor of the kernel's ``bpf_link``, and -1 where the kernel has none (tc
-    filters, socket filters, socket maps, cgroups with ``mode=``).
+    filters, socket filters, socket maps, cgroups with ``mode=``), or several (USDT).
     """
 
     def __init__(
@@ -123,10 +123,33 @@ class Link:
 
     @property
     def attached(self) -> bool:
-        """Whether it has not been detached; one of another process, whether there still is one."""
+        """Whether it is attached: it has not been detached by anybody, and its target is there.
+
+        Of one without a descriptor (``fd`` -1), only `detach` is known; of one of another process,
+        whether there still is one.
+        """
         if self._number:
             return ids.exists("link", self._number)
-        return self._undo is not None
+        return self._undo is not None and not self.severed
+
+    @property
+    def severed(self) -> str:
+        """Why it attaches nothing though nobody has detached it here; empty while it does."""
+        if self._undo is None or self.fd < 0:
+            return ""
+        try:
+            info = link_info(self.fd)
+        except OSError as error:
+            return f"the kernel does not know the link any more ({error})"
+        gone = {
+            "interface": info.ifindex,
+            "cgroup": info.cgroup_id,
+            "network namespace": info.netns_ino,
+        }
+        for target, number in gone.items():
+            if number == 0:
+                return f"its {target} is gone, or it was detached elsewhere"
+        return ""
 
     # -- what can be done with it ----------------------------------------------------------
 
@@ -233,7 +256,7 @@ class Link:
 
     def _need(self, action: str) -> None:
         if self.fd < 0:
-            why = "the kernel has no bpf_link for it" if self.attached else "it is detached"
+            why = "it is not one bpf_link of the kernel" if self.attached else "it is detached"
             why = "it is another process's; see Link.from_pin" if self._number else why
             raise AttachError(f"{self!r} has no {action}: {why}")
 

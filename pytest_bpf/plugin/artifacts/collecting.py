@@ -169,19 +169,7 @@ def _hook(link: Link) -> Hook:
 
 def _gone(link: Link) -> str:
     """Say why a link attaches nothing any more; empty while it does."""
-    if not link.attached:
-        return "detached"
-    if link.fd < 0:
-        return ""
-    try:
-        info = link.info
-    except (BpfError, OSError) as error:
-        return f"the kernel does not know the link any more ({error})"
-    if info.ifindex == 0:
-        return "its interface is gone"
-    if info.cgroup_id == 0:
-        return "its cgroup is gone"
-    return "its network namespace is gone" if info.netns_ino == 0 else ""
+    return link.severed or ("" if link.attached else "detached")
 
 
 def _code(obj: Object, program: Program) -> Code:

@@ -39,14 +39,17 @@ def attach(program: Attachable, target: Any, options: Options) -> Link:
     arguments = (options.pid, path, provider.encode(), name.encode(), cookie)
     text = f"{binary}:{provider}:{name}"
     try:
-        return Link.by_libbpf(program, text, "bpf_program__attach_usdt", *arguments)
+        link = Link.by_libbpf(program, text, "bpf_program__attach_usdt", *arguments)
     except FileNotFoundError:
         probes = _probes(Path(os.fsdecode(path)))
+        near = near_matches(f"{provider}:{name}", probes) if probes else "; it has no USDT probes"
         raise AttachError(
             f"program {program.name!r} ({program.section}): {binary} has no probe "
-            f"'{provider}:{name}'{near_matches(f'{provider}:{name}', probes)}",
+            f"'{provider}:{name}'{near}",
             errno.ENOENT,
         ) from None
+    link.fd = -1  # libbpf has several links for it, and leaves 0 here
+    return link
 
 
 def _probes(path: Path) -> list[str]:
