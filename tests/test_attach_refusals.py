@@ -207,3 +207,33 @@ SEC("cgroup/dev") int dev(void *ctx) { return 1; }
     link = programs["filter"].attach(iface)
     with pytest.raises(AttachError, match=r"update\(\) takes programs, not 3"):
         link.update(3)
+
+
+PLACES = """
+SEC("xdp") int drop(struct xdp_md *ctx) { return XDP_DROP; }
+SEC("tc") int pass(struct __sk_buff *ctx) { return 0; }
+SEC("flow_dissector") int dissect(struct __sk_buff *ctx) { return BPF_OK; }
+SEC("iter/udp") int sockets(struct bpf_iter__udp *ctx) { return 0; }
+SEC("iter/bpf_map_elem") int elements(struct bpf_iter__bpf_map_elem *ctx) { return 0; }
+SEC("iter/task") int tasks(struct bpf_iter__task *ctx) { return 0; }
+"""
+
+
+def test_places_and_options_that_do_not_fit(load: Load, topology: Topology) -> None:
+    programs = load(PLACES).programs
+    iface, namespace = topology["right"].iface, topology["right"]
+    link = programs["dissect"].attach(namespace)
+    wrong: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
+        ("pass", iface, {"direction": "in"}, "direction='in' is none of 'ingress', 'egress'"),
+        ("pass", iface, {}, "does not say where; pass direction='ingress' or"),
+        ("drop", iface, {"replace": programs["pass"]}, "replace= takes the XDP program that is"),
+        ("dissect", namespace, {}, "a network namespace has one flow dissector, and 64"),
+        ("sockets", namespace, {}, "takes no target, not right: netns= is the network namespace"),
+        ("elements", None, {}, "an iterator over a map takes a map, not None"),
+        ("tasks", namespace, {}, "an iterator over a map takes a map, not right"),
+    )
+    for name, target, options, words in wrong:
+        with pytest.raises(AttachError, match=words):
+            programs[name].attach(target, **options)
+    link.detach()
+    programs["dissect"].attach(namespace).detach()

@@ -32,6 +32,13 @@ CHOICES = {
     "--bpf-against=nope": r"no folder nope, and no revision",
     "--bpf-budget=run_tme=5ns": r"no metric 'run_tme' .*did you mean 'run_time'",
     "--bpf-report=jsn:x": r"no format 'jsn'",
+    "--bpf-cc=": r"--bpf-cc is empty: give it a value, or leave it out",
+    "--bpf-libbpf=": r"--bpf-libbpf is empty",
+    "--bpf-cache-dir=": r"--bpf-cache-dir is empty",
+    "--bpf-artifacts=": r"--bpf-artifacts is empty",
+    "-obpf_strict=yess": r"bpf_strict: .*'yess'",
+    "-obpf_strickt=true": r"there is no ini key 'bpf_strickt'; did you mean 'bpf_strict'",
+    "-obpf_cflag=-O1": r"there is no ini key 'bpf_cflag'; did you mean 'bpf_cflags'",
 }
 
 
@@ -41,6 +48,41 @@ def test_a_choice_that_cannot_be_had(pytester: pytest.Pytester, option: str) -> 
     result = pytester.runpytest_subprocess(option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.re_match_lines([f"ERROR: .*{CHOICES[option]}"])
+
+
+@pytest.mark.parametrize("key", ["bpf_include_dir", "bpf-include-dirs", "bpf_defnes"])
+def test_a_key_of_the_ini_file_that_nobody_reads(pytester: pytest.Pytester, key: str) -> None:
+    pytester.makeini(f"[pytest]\n{key} = x")
+    pytester.makepyfile(TEST)
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.re_match_lines([f"ERROR: there is no ini key '{key}'; did you mean 'bpf_"])
+
+
+def test_keys_and_markers_of_others_are_their_own(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nbpf_house_key = x\nmarkers =\n  bpf_require: ours\n  slow")
+    pytester.makeconftest("def pytest_addoption(parser): parser.addini('bpf_house_key', 'x')")
+    pytester.makepyfile(
+        "import pytest\n@pytest.mark.bpf_require\n@pytest.mark.slow\ndef test(): pass"
+    )
+    assert pytester.runpytest_subprocess().ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("marker", "near"),
+    [
+        ("bpf_require(kernel='>=5')", "bpf_requires"),
+        ("bpf_budgett(run_time='1ns')", "bpf_budget"),
+        ("bpf_claims", "bpf_claim"),
+        ("bpfrequires(cpus=2)", "bpf_requires"),
+    ],
+)
+def test_a_marker_that_would_do_nothing(pytester: pytest.Pytester, marker: str, near: str) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.{marker}\ndef test(): pass")
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    name = marker.partition("(")[0]
+    result.stderr.re_match_lines([f"ERROR: there is no marker '{name}'; did you mean '{near}'"])
 
 
 def test_a_compiler_that_the_environment_chooses(

@@ -197,3 +197,17 @@ SEC("socket") int p(void *ctx) { int key = 0; return bpf_map_lookup_elem(&old, &
 """
     with Loader(tmp_path) as bpf, pytest.raises(Exception, match=r"legacy map def.* libbpf v1\.0"):
         bpf.load(text, name="legacy")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("-Wnope", "unknown warning option '-Wnope'"), ("-Lnowhere", "argument unused *'-Lnowhere'")],
+)
+def test_a_warning_without_a_place_is_shown_too(
+    pytester: pytest.Pytester, flag: str, words: str
+) -> None:
+    pytester.makeini(f"[pytest]\nbpf_cflags = {flag}")
+    pytester.makepyfile("def test(bpf): bpf.compile('int x;\\n', name='placeless')")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines([f"*placeless*.bpf.c:0: CompilerWarning: {words}*"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.errors import MapError, ValueTypeError
+from pytest_bpf.netns import Interface
 
 if TYPE_CHECKING:
     from pytest_bpf.objects import Object
@@ -361,3 +362,16 @@ def test_elements_of_an_array_that_are_left_out_are_zero(shapes: Object) -> None
     assert ar != {2: -5, 4: 0}
     ar[2] = 0
     assert ar == {}
+
+
+def test_an_interface_is_its_index(shapes: Object) -> None:
+    iface = Interface("eth0", 7, "", None)  # type: ignore[arg-type]
+    ar, counts = shapes.maps["ar"], shapes.maps["counts"]
+    ar[1] = iface
+    assert ar == {1: iface}
+    assert ar == {1: 7}
+    counts[1] = iface
+    assert counts[1][0] == 7
+    shapes.globals["shaped"] = {"grid": [[iface]]}
+    assert shapes.globals["shaped"].grid[0][0] == 7
+    assert shapes.globals["shaped"] == {"grid": [[iface]]}

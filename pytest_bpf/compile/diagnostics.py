@@ -20,7 +20,8 @@ _ERROR = re.compile(
 )
 
 _WARNING = re.compile(
-    r"^(?P<file>[^\n:]+):(?P<line>\d+):(?:\d+:)? warning: (?P<text>.+)$", re.MULTILINE
+    r"^(?:(?P<file>[^\n:]+):(?P<line>\d+):(?:\d+:)? |[^\s:]+: )?warning: (?P<text>.+)$",
+    re.MULTILINE,
 )
 
 _FOLDER = re.compile(r"make(\[\d+\])?: (Entering|Leaving) directory ")
@@ -67,7 +68,9 @@ def warnings_in(output: str) -> list[Diagnostic]:
     3
     """
     matches = _WARNING.finditer(output)
-    return list(dict.fromkeys(Diagnostic(m["file"], int(m["line"]), m["text"]) for m in matches))
+    return list(
+        dict.fromkeys(Diagnostic(m["file"] or "", int(m["line"] or 0), m["text"]) for m in matches)
+    )
 
 
 def has_errors(output: str) -> bool:

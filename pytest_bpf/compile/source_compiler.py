@@ -262,4 +262,4 @@ def show_warnings(compilation: CompiledObject) -> None:
     """Issue the compiler's warnings as Python's, each with its file and line."""
     for warning in warnings_in(compilation.warnings):
         message = CompilerWarning(warning.text)
-        warnings.warn_explicit(message, None, warning.file, warning.line)
+        warnings.warn_explicit(message, None, warning.file or str(compilation.source), warning.line)

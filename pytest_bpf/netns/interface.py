@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface, read once; ``mac`` is empty where there is none."""
+    """A network interface, read once; ``mac`` is empty where there is none.
+
+    As a number (in a map, a global variable, an argument) it is its index.
+    """
 
     name: str
     ifindex: int
@@ -29,6 +32,10 @@ class Interface:
     namespace: Namespace = field(repr=False)
     ipv4: ipaddress.IPv4Interface | None = None
     ipv6: ipaddress.IPv6Interface | None = None
+
+    def __index__(self) -> int:
+        """Return its index in its namespace."""
+        return self.ifindex
 
     def capture(
         self,

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_bpf.errors import BpfError, CompileError, UnavailableError
 from pytest_bpf.plugin import hookspecs, options
-from pytest_bpf.plugin.checks import check_options
+from pytest_bpf.plugin.checks import check_marker_names, check_options
 from pytest_bpf.plugin.fixtures import (
     _bpf_drop_reasons,
     _bpf_leaks,
@@ -189,6 +189,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse a marker that cannot be understood before anything runs."""
+    check_marker_names(config, {mark.name for item in items for mark in item.iter_markers()})
     for item in items:
         if item.get_closest_marker("bpf_budget"):
             _budget(item)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.errors import BpfError
+from pytest_bpf.errors import BpfError, near_matches
 from pytest_bpf.plugin.settings import VARIABLES, settings
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 def check_options(config: pytest.Config) -> None:
     """Raise `pytest.UsageError` for a choice that cannot be had."""
+    problems = [*_unknown_keys(config), *_empty_options(config)]
+    if problems:
+        raise pytest.UsageError("; ".join(problems))
     chosen = settings(config)
     problems = [
         *_cache_problems(chosen.origins["bpf_cache_dir"], chosen.cache_dir),
@@ -30,6 +34,41 @@ def check_options(config: pytest.Config) -> None:
     ]
     if problems:
         raise pytest.UsageError("; ".join(problems))
+
+
+def check_marker_names(config: pytest.Config, names: Iterable[str]) -> None:
+    """Raise `pytest.UsageError` for a marker that is nearly one of ours: it would do nothing."""
+    known = [line.partition("(")[0].partition(":")[0].strip() for line in config.getini("markers")]
+    ours = [name for name in known if name.startswith("bpf_")]
+    for name in names:
+        if name.startswith("bpf") and name not in known and get_close_matches(name, ours):
+            raise pytest.UsageError(f"there is no marker {name!r}{near_matches(name, ours)}")
+
+
+def _unknown_keys(config: pytest.Config) -> Iterator[str]:
+    """Yield keys of the ini file that look like ours, and that nobody reads."""
+    written = getattr(config, "_inicfg", None)  # pytest 9.1 deprecates the public name
+    overrides: list[str] = config.getoption("override_ini") or []
+    keys = {*(config.inicfg if written is None else written)}
+    keys |= {line.partition("=")[0] for line in overrides}
+    for key in sorted(key for key in keys if key.startswith(("bpf_", "bpf-"))):
+        try:
+            config.getini(key)
+        except ValueError:
+            yield f"there is no ini key {key!r}{near_matches(key.replace('-', '_'), _ours(config))}"
+
+
+def _ours(config: pytest.Config) -> set[str]:
+    """Return the names of our ini keys, as far as pytest tells, and of options."""
+    keys = getattr(getattr(config, "_parser", None), "_inidict", {})
+    return {name for name in {*keys, *vars(config.option)} if name.startswith("bpf_")}
+
+
+def _empty_options(config: pytest.Config) -> Iterator[str]:
+    """Yield options that were given without a value, as by a variable that is not set."""
+    for name, value in sorted(vars(config.option).items()):
+        if name.startswith("bpf_") and "" in (value if isinstance(value, list) else [value]):
+            yield f"--{name.replace('_', '-')} is empty: give it a value, or leave it out"
 
 
 def _annotation_problems(chosen: Settings) -> Iterator[str]:

@@ -260,7 +260,12 @@ class _Reader:
     def value(self, name: str) -> Any:
         """Return what the option says, or else the ini file."""
         option = self._config.getoption(name)
-        return self._config.getini(name) if option is None else option
+        if option is not None:
+            return option
+        try:
+            return self._config.getini(name)
+        except (ValueError, pytest.UsageError) as error:
+            raise pytest.UsageError(f"{name}: {error}") from None
 
     def text(self, name: str) -> str:
         """Return a setting of `VARIABLES`; empty where there is none."""

@@ -144,6 +144,11 @@ def direction(program: Attachable, options: Options) -> str:
     """Return "ingress" or "egress", as the option or else the section says."""
     parsed = next((d for d in ("ingress", "egress") if d in program.section), None)
     way = options.direction or parsed
+    if options.direction not in {None, "ingress", "egress"}:
+        raise AttachError(
+            f"program {program.name!r} (tc): direction={options.direction!r} is none of 'ingress', "
+            "'egress'"
+        )
     if way not in {"ingress", "egress"}:
         raise AttachError(
             f"program {program.name!r} (tc): its section {program.section!r} does not say where; "

@@ -81,6 +81,8 @@ def _hint(kind: ProgramKind, options: Options, code: int) -> str:
         return f"; priority={options.priority} is out of range, {least} to {2**31 - 2}{more}"
     if code == errno.ENOTSUP and kind.name == "xdp":
         return "; that interface has no native XDP, pass mode='generic'"
+    if code == errno.EINVAL and options.replace is not None and kind.name == "xdp":
+        return "; replace= takes the XDP program that is attached there"
     hint = HINTS.get((kind.way, code))
     return f"; {hint}" if hint else ""
 

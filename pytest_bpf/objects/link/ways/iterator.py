@@ -22,6 +22,11 @@ ORDERS = {"self_only": 1, "descendants_pre": 2, "descendants_post": 3, "ancestor
 """``enum bpf_cgroup_iter_order`` of ``uapi/linux/bpf.h``."""
 
 
+OVER_A_MAP = frozenset({"bpf_map_elem", "bpf_sk_storage_map", "sockmap"})
+OVER_SOCKETS = frozenset({"tcp", "udp", "unix", "netlink", "ipv6_route"})
+"""Iterators over what is in a map, and in a network namespace."""
+
+
 def attach(program: Attachable, target: Any, options: Options) -> Link:
     """Make the iterator; `Link.read` runs it."""
     if options.netns is not None and not hasattr(options.netns, "run"):
@@ -63,8 +68,13 @@ def _info(program: Attachable, over: str, target: Any, options: Options, stack: 
                 f"program {program.name!r}: pid= and tid= are for iterators over tasks"
             )
         return struct.pack("=III", max(options.tid, 0), max(options.pid, 0), 0)
-    if target is None:
+    if target is None and over not in OVER_A_MAP:
         return b""
+    if over in OVER_SOCKETS:
+        raise AttachError(
+            f"program {program.name!r} (iter/{over}) takes no target, not {target_name(target)}: "
+            "netns= is the network namespace whose entries it reads"
+        )
     if not isinstance(target, MapTarget):
         raise AttachError(
             f"program {program.name!r}: an iterator over a map takes a map, "
