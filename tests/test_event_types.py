@@ -135,6 +135,44 @@ def test_a_number_that_is_written_is_a_number(load: Load) -> None:
 
 
 @pytest.mark.parametrize("kind", MIXED)
+def test_a_program_that_is_not_loaded_writes_no_events(load: Load, kind: str) -> None:
+    other = """SEC("raw_tp") int other(struct bpf_raw_tracepoint_args *ctx) {
+        struct execed e = {EXECED, 77, "bash"}; PUT(&e, sizeof(e)); return 0; }"""
+    source = MIXED[kind].replace("PUT(&b, sizeof(b));", "__builtin_memset(&b, 0, 0);") + other
+    for programs, expected in ((["both"], "opened"), (["other"], "execed")):
+        obj = load(source, programs=programs)
+        reader = obj.maps["events"].events()
+        run(obj, programs[0])
+        assert names(reader.read(1)) == [expected]
+
+
+@pytest.mark.parametrize("choice", [5, {}, [], ["struct opened", 5], {1}, True])
+def test_what_names_no_types_is_refused(load: Load, choice: Any) -> None:
+    events = load(MIXED["ring"]).maps["events"]
+    with pytest.raises(MapError, match="names no types of events: give one name, a list of names"):
+        events.events(choice)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"count": -1}, "'events': count=-1 is no number of events"),
+        ({"count": 1.5}, "count=1.5 is no number of events"),
+        ({"timeout": -0.1}, "timeout=-0.1 is no number of seconds"),
+        ({"timeout": float("nan")}, "timeout=nan is no number of seconds"),
+        ({"until": 5}, "until=5 cannot be called: give a function"),
+    ],
+)
+def test_a_wait_that_cannot_be(load: Load, arguments: dict[str, Any], words: str) -> None:
+    obj = load(MIXED["ring"], programs=["third"])
+    reader = obj.maps["events"].events()
+    run(obj, "third")
+    with pytest.raises(MapError, match=words):
+        reader.read(**arguments)
+    assert reader.read(1) == [9]
+
+
+@pytest.mark.parametrize("kind", MIXED)
 def test_of_several_pointers_the_one_with_the_size_counts(load: Load, kind: str) -> None:
     keep = "".join(
         f"const struct {name} *{name}_type __attribute__((unused));"

@@ -84,6 +84,8 @@ class Types:
         self.compile_line = compile_line
         self._owner = owner
         self.content = content
+        self.not_loaded: frozenset[str] = frozenset()
+        """Programs of the object that its load left out: what they would write is no event."""
         self._closed = False
 
     def __getitem__(self, name: str) -> CType:

@@ -145,7 +145,9 @@ def several_types(
         if tag is not None:
             raise MapError(f"{label}: tag={tag!r} goes with a mapping from its values to types")
         return SeveralTypes(_by_function(types, choice), 0)
-    names = list(choice.values()) if isinstance(choice, Mapping) else list(choice or ())
+    names = list(choice.values()) if isinstance(choice, Mapping) else []
+    if isinstance(choice, (list, tuple)):
+        names = list(choice)
     if not names or not all(isinstance(name, str) for name in names):
         raise MapError(
             f"{label}: {choice!r} names no types of events: give one name, a list of names, a "

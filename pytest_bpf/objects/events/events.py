@@ -94,6 +94,9 @@ class Events:
         wait.
         """
         lists: list[list[Any]] = []
+        self._check_wait(count, timeout)
+        if until is not None and not callable(until):
+            raise MapError(f"{self._name!r}: until={until!r} cannot be called: give a function")
 
         def enough(total: int, new: Records) -> bool:
             lists.append(decode(self._types, new))
@@ -113,6 +116,7 @@ class Events:
 
     def read_array(self, count: int | None = None, *, timeout: float = 5.0) -> EventArray:
         """Return the same as arrays, without making an object of each event."""
+        self._check_wait(count, timeout)
 
         def enough(total: int, _: Records) -> bool:
             return count is None or total >= count
@@ -181,6 +185,13 @@ class Events:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_wait(self, count: object, timeout: object) -> None:
+        """Refuse a number of events or of seconds that there cannot be."""
+        if isinstance(count, (int, float)) and (count < 0 or count != int(count)):
+            raise MapError(f"{self._name!r}: count={count} is no number of events")
+        if isinstance(timeout, (int, float)) and not timeout >= 0:
+            raise MapError(f"{self._name!r}: timeout={timeout} is no number of seconds")
 
     def _read(
         self, enough: Callable[[int, Records], bool], timeout: float

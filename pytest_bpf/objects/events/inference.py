@@ -56,7 +56,12 @@ def writes_short(types: Types, map_name: str, c_type: Type) -> bool:
 
 
 def _writes(types: Types, map_name: str) -> list[Write]:
-    return [write for write in find_writes(types.content) if write.map == map_name]
+    """Return what the programs that are loaded write to a map, and the functions that they call."""
+    return [
+        write
+        for write in find_writes(types.content)
+        if write.map == map_name and write.function not in types.not_loaded
+    ]
 
 
 def _pointees(types: Types) -> list[Struct]:

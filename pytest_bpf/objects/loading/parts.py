@@ -49,6 +49,7 @@ def parts_of(
     """Return what libbpf has loaded; ``pins`` are removed with it."""
     created = handle.created_maps()
     types = Types(handle.btf, handle.content, handle.path.name)
+    types.not_loaded = frozenset(handle.programs.keys() - handle.autoloaded().keys())
     maps = {name: _map(handle, name, pointer, types) for name, pointer in created.items()}
     internal = handle.sections_of_globals()
     hidden = set(internal.values())
