@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,12 +20,11 @@ from pytest_bpf import (
 )
 from pytest_bpf.commands import regression
 from pytest_bpf.fuzz.processes import workers
+from pytest_bpf.kernel.sys import names
 from pytest_bpf.kernel.values.actions import XdpAction
 from tests.conftest import HEADER
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_bpf import Object, Trial
     from pytest_bpf.plugin.fuzzing import CheckInvariants
     from tests.conftest import Load
@@ -183,6 +184,26 @@ def test_what_a_process_raises_is_said() -> None:
         team.results()
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # the one that waits has ended, too
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_process_made_goes_with_it(tmp_path: Path, *, fails: bool) -> None:
+    """And nothing of what its parent has made."""
+    ours = names.claim(tmp_path / "ours", Path.unlink)
+    theirs = tmp_path / "theirs"
+    ours.touch()
+
+    def make() -> bool:
+        names.claim(theirs, Path.unlink).touch()
+        if fails:
+            raise ZeroDivisionError
+        return theirs.exists()
+
+    with workers([make]) as team, suppress(RunError):
+        assert team.results() == [True]
+    assert not theirs.exists()
+    assert ours.exists()
+    names.release(ours)
 
 
 FUZZ = """

@@ -153,3 +153,28 @@ def test_sessions_share_no_module_and_end_in_time(project: Path) -> None:
         assert warm.run(project, (*own, "test_own.py"), 1).status is None
         (project / "test_own.py").write_text(test)
         assert warm.run(project, (*own, "test_own.py"), 120).status == 0
+
+
+CLAIMS = """
+import atexit, threading
+from pathlib import Path
+from pytest_bpf.kernel.sys import names
+
+def test_leaves_things_to_the_end():
+    threading.Thread(target=lambda: names.claim(Path("claimed"), Path.unlink)).start()
+    Path("claimed").touch()
+    atexit.register(Path("at the end").touch)
+    atexit.register(print, "said at the end")
+    threading.Thread(target=threading.main_thread().join).start()
+"""
+
+
+def test_a_session_takes_down_what_it_made(project: Path) -> None:
+    """As a process of its own would, though it is a fork."""
+    (project / "test_claims.py").write_text(CLAIMS)
+    with closing(WarmPytest(project / "filter.bpf.c")) as warm:
+        done = warm.run(project, ("-q", "-p", "no:cacheprovider", "test_claims.py"), 120)
+    assert done.status == 0, done.output
+    assert not (project / "claimed").exists()
+    assert (project / "at the end").exists()
+    assert done.output.endswith("said at the end\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal as signals
 import time
 from contextlib import ExitStack, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.agents.log import Log
+from pytest_bpf.kernel.sys.processes import ends
 
 if TYPE_CHECKING:
     import subprocess
@@ -90,9 +90,7 @@ class AgentProcess:
         if self._process.poll() is None:
             handle = os.pidfd_open(self.pid)
             try:
-                poll = select.poll()
-                poll.register(handle, select.POLLIN)
-                poll.poll(seconds * 1000)
+                ends(handle, seconds)
             finally:
                 os.close(handle)
         return self._process.poll()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pytest_bpf.errors import RunError
+from pytest_bpf.kernel.sys import names, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +26,7 @@ class Workers(Generic[T]):
     def start(self, work: Callable[[], T]) -> None:
         """Begin with some work in a process of its own."""
         reader, writer = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # threads of pytest's plugins are not used there
-            child = os.fork()
+        child = processes.fork()  # threads of pytest's plugins are not used there
         if not child:
             _work(work, writer)
         os.close(writer)
@@ -84,7 +82,7 @@ def _on_cpu(cpu: int, work: Callable[[], T]) -> Callable[[], T]:
 
 
 def _work(work: Callable[[], object], writer: int) -> None:
-    """Do the work in this process, which ends with it."""
+    """Do the work in this process, which ends with it; what it made goes, its parent's stays."""
     status = 1
     try:
         try:
@@ -95,4 +93,5 @@ def _work(work: Callable[[], object], writer: int) -> None:
             pickle.dump(result, pipe)
         status = 0
     finally:
+        names.remove_claims()
         os._exit(status)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sys
-import warnings
 from typing import Any
 
 import pytest
+
+from pytest_bpf.kernel.sys import processes
 
 
 def serve(folder: str) -> None:
@@ -27,9 +27,7 @@ def serve(folder: str) -> None:
     sys.modules.pop("test_warm", None)
     for line in sys.stdin:
         asked = json.loads(line)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a fork: threads of the first session are idle
-            child = os.fork()
+        child = processes.fork()  # threads of the first session are idle
         if not child:
             _session(asked)
         json.dump(_status(child, asked["seconds"]), answers)
@@ -38,7 +36,7 @@ def serve(folder: str) -> None:
 
 
 def _session(asked: dict[str, Any]) -> None:
-    """Run pytest in this process, which ends with it."""
+    """Run pytest in this process, which ends with it, and takes down what it made, as any other."""
     status = 3
     try:
         os.setsid()
@@ -49,16 +47,15 @@ def _session(asked: dict[str, Any]) -> None:
         os.chdir(asked["folder"])
         sys.path[0] = asked["folder"]
         status = int(pytest.main(asked["arguments"]))
-        sys.stdout.flush()
     finally:
-        os._exit(status)
+        processes.leave(status)
 
 
 def _status(child: int, seconds: float) -> int | None:
     """Return the exit status of a process; None when it has to be killed."""
     pidfd = os.pidfd_open(child)
     try:
-        ended, _, _ = select.select([pidfd], [], [], seconds)
+        ended = processes.ends(pidfd, seconds)
     finally:
         os.close(pidfd)
     if not ended:

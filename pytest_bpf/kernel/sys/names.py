@@ -57,7 +57,8 @@ def claims(remove: Callable[[Path], None]) -> list[Path]:
 
 
 @atexit.register
-def _remove_claims() -> None:
+def remove_claims() -> None:
+    """Remove what this process has claimed and not released; a fork leaves its parent's alone."""
     for path, (pid, remove) in list(_claims.items()):
         if pid == os.getpid() and os.path.lexists(path):
             with suppress(OSError):

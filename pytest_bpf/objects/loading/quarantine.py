@@ -10,14 +10,12 @@ import faulthandler
 import gc
 import os
 import resource
-import select
 import signal
-import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError, LoadError
-from pytest_bpf.kernel.sys import libc
+from pytest_bpf.kernel.sys import libc, processes
 from pytest_bpf.kernel.sys.memory import available_memory, enter, memory_cgroup
 
 if TYPE_CHECKING:
@@ -75,10 +73,7 @@ def _status(attempt: Callable[[], object]) -> int | None:
     does not let go of after a kill is not waited for.
     """
     with memory_cgroup(available_memory() // 2) as group:
-        with warnings.catch_warnings():
-            # Since 3.12 Python warns that other threads may hold locks: the child takes none.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
+        child = processes.fork()
         if child == 0:
             _be_the_child(attempt, group)
         try:
@@ -88,21 +83,15 @@ def _status(attempt: Callable[[], object]) -> int | None:
             os.waitpid(child, 0)
             raise
         try:
-            if _ends(pidfd, TIME_LIMIT):
+            if processes.ends(pidfd, TIME_LIMIT):
                 return os.waitpid(child, 0)[1]
         finally:
             if _is_child(child):
                 _kill(child)
-                if _ends(pidfd, KILL_LIMIT):
+                if processes.ends(pidfd, KILL_LIMIT):
                     os.waitpid(child, 0)
             os.close(pidfd)
     return None
-
-
-def _ends(pidfd: int, seconds: float) -> bool:
-    end = select.poll()
-    end.register(pidfd, select.POLLIN)
-    return bool(end.poll(seconds * 1000))
 
 
 def _is_child(pid: int) -> bool:

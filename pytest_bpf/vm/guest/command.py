@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import gc
 import importlib
@@ -16,7 +15,6 @@ import socket
 import sys
 import tempfile
 import termios
-import threading
 import traceback
 import types
 from typing import Any, NoReturn
@@ -46,7 +44,10 @@ def wait(supervisor: socket.socket) -> NoReturn:
         os.close(stream)
     if request["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    _leave(_run(request))
+    status = _run(request)
+    from pytest_bpf.kernel.sys import processes  # noqa: PLC0415 (imported by the warm-up)
+
+    processes.leave(status)
 
 
 def _run(request: dict[str, Any]) -> int:
@@ -130,18 +131,3 @@ def _code(error: SystemExit) -> int:
         return error.code
     print(error.code, file=sys.stderr)  # noqa: T201
     return 1
-
-
-def _leave(code: int) -> NoReturn:
-    """End as Python does, but for freeing memory, which is slow and has no effect."""
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (what Python does
-    atexit._run_exitfuncs()  # noqa: SLF001  at its end, and has no other name)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            code = code or 120
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code & 0xFF)
