@@ -114,7 +114,7 @@ def baselines() -> Iterator[Try]:
 OPTIONS = (
     *("--bpf-cc", "--bpf-cache-dir", "--bpf-kernel", "--bpf-cpus", "--bpf-memory"),
     *("--bpf-hang-timeout", "--bpf-budget", "--bpf-baseline", "--bpf-against", "--bpf-report"),
-    *("--bpf-save-baseline", "--bpf-claims"),
+    *("--bpf-memory-max", "--bpf-save-baseline", "--bpf-claims"),
 )
 WORDS = ("", "x", "0", "-1", "1e9", "/proc/x", "json:", "json:/dev/full", "json:/proc/x", "é")
 

@@ -56,6 +56,7 @@ CONFIGURATION = {"bpf_cc", "bpf_cflags", "bpf_include_dirs", "bpf_defines", "bpf
     "bpf_cpus",
     "bpf_memory",
     "bpf_hang_timeout",
+    "bpf_memory_max",
 }
 
 

@@ -432,6 +432,60 @@ def test_a_guest_knows_its_configuration_and_has_what_was_asked_for(
     )
 
 
+LARGE = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 75000000);
+         __type(key, __u32); __type(value, __u64); } large SEC(".maps");
+SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+LACKING = f"""
+def test_before(): pass
+
+def test_object(bpf):
+    bpf.load({LARGE!r}, name="large")
+
+def test_python():
+    held = [bytearray(1 << 20) for _ in range(600)]
+
+def test_after(): pass
+"""
+
+
+@pytest.mark.parametrize("lacking", ["object", "python"])
+def test_a_test_that_lacks_memory_runs_on_a_larger_machine(
+    session: pytest.Pytester, release: str, lacking: str
+) -> None:
+    """An object whose maps are too large, and a Python that its kernel kills."""
+    other = {"object": "python", "python": "object"}[lacking]
+    session.makepyfile(LACKING.replace(f"test_{other}", "_other"))
+    options = ("--bpf-kernel", "debian", "--bpf-memory=512", "-p", "no:randomly")
+    result = run(session, *options, "--bpf-memory-max=1024")
+    assert result.ret == pytest.ExitCode.OK
+    assert result.parseoutcomes() == {"passed": 3, "rerun": 1}
+    why = {"object": "*its maps would take 0.6 GB and *", "python": "*Out of memory: Killed *"}
+    result.stdout.fnmatch_lines(
+        [
+            f"*::test_{lacking} *passed",
+            f"a machine of {release} with 1024 MiB took the place of one with 512: {why[lacking]}",
+        ]
+    )
+
+
+@pytest.mark.usefixtures("release")
+def test_a_test_that_lacks_memory_says_so(session: pytest.Pytester) -> None:
+    """Where no larger machine is allowed, or none that is large enough."""
+    session.makepyfile(LACKING.replace("test_python", "_python"))
+    for more in ([], ["--bpf-memory-max=600"]):
+        result = run(session, "--bpf-kernel", "debian", "--bpf-memory=512", *more)
+        result.assert_outcomes(passed=2, failed=1)
+        result.stdout.fnmatch_lines(
+            ["*LoadError: *its maps would take 0.6 GB and *, or give the machine more memory (*"]
+        )
+
+
 def test_a_cpu_that_hangs_is_named_while_the_other_lives(
     session: pytest.Pytester, release: str
 ) -> None:
@@ -462,6 +516,9 @@ def test_a_cpu_that_hangs_is_named_while_the_other_lives(
         ("--bpf-cpus=0", "a machine has 1 to 64 CPUs, not 0"),
         ("--bpf-exact --bpf-cpus=2", "an exact machine has one CPU, not 2: *"),
         ("-o bpf_memory=1G", "bpf_memory must be a whole number, not '1G'"),
+        ("-o bpf_memory_max=x", "bpf_memory_max must be a whole number, not 'x'"),
+        ("--bpf-memory-max=1024", "bpf_memory_max must be more than the 1024 MiB that a *, not *"),
+        ("--bpf-memory-max=2048 --dist=loadfile", "--bpf-memory-max goes with --dist load and *"),
     ],
 )
 @pytest.mark.usefixtures("release")

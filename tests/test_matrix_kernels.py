@@ -27,6 +27,9 @@ pytestmark = pytest.mark.xdist_group("machines")
 
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is of x86_64")
 
+NO_KERNEL = struct.pack("<4s3B9xHHI", b"\x7fELF", 2, 1, 1, 2, 62, 1) + bytes(1000)
+"""The head of a file that looks like a kernel to everybody but qemu, which ends at once."""
+
 MIXED = "def test_fails():\n    assert [1] == [2]\ndef test_passes(): pass\n"
 
 
@@ -59,6 +62,26 @@ def test_what_no_machine_can_be_made_of(bare: Kernel) -> None:
         limits.require_possible(replace(bare, release="5.4.2"))
 
 
+@x86_64
+@pytest.mark.usefixtures("release")
+def test_a_kernel_without_9p_is_refused_before_anything_runs(session: pytest.Pytester) -> None:
+    """By what lies beside its image: as Debian's ``-cloud-`` kernels, whose 9p is left out."""
+    session.makepyfile("def test_x(): pass")
+    boot = session.mkdir("root") / "boot"
+    boot.mkdir()
+    (boot / "vmlinuz-6.6.9").write_bytes(NO_KERNEL + b"Linux version 6.6.9 (nobody@nowhere)\n")
+    set_here = "".join(f"{name}=y\n" for name in limits.NEEDED if "9P" not in name)
+    (boot / "config-6.6.9").write_text(f"\n{set_here}# CONFIG_9P_FS is not set\n")
+    lacks = "the kernel 6.6.9 (*) lacks 9p over virtio (CONFIG_NET_9P_VIRTIO), the file system 9p *"
+    result = run(session, "--bpf-kernel", "host", "--bpf-kernel", "./root")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --bpf-kernel: {lacks}"])
+    assert not result.outlines
+    result = run(session, "--bpf-kernel", "host", "--bpf-kernel-may-fail", "./root")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"bpf: not on ./root: {lacks}"])
+
+
 def test_a_kernel_may_fail_or_be_missing(session: pytest.Pytester) -> None:
     session.makepyfile(MIXED)
     session.makeini("[pytest]\nbpf_kernels_may_fail = host 0.99\n")
@@ -89,10 +112,6 @@ def test_a_kernel_of_the_command_line_stands_for_those_of_the_configuration(
     result = run(session, "-p", "no:randomly", "--bpf-kernel", "0.99")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-kernel: no kernel is to be had: no kernel '0.99'*"])
-
-
-NO_KERNEL = struct.pack("<4s3B9xHHI", b"\x7fELF", 2, 1, 1, 2, 62, 1) + bytes(1000)
-"""The head of a file that looks like a kernel to everybody but qemu, which ends at once."""
 
 
 @pytest.fixture(scope="session")

@@ -53,11 +53,15 @@ class CompileError(BpfError):
 
 
 class LoadError(BpfError):
-    """An object could not be opened or loaded; ``errno`` is the kernel's or libbpf's, or 0."""
+    """An object could not be opened or loaded; ``errno`` is the kernel's or libbpf's, or 0.
 
-    def __init__(self, message: str, errno: int = 0) -> None:
+    ``missing`` are the bytes of memory that it lacks, where that is known before it is loaded.
+    """
+
+    def __init__(self, message: str, errno: int = 0, missing: int = 0) -> None:
         super().__init__(message)
         self.errno = errno
+        self.missing = missing
 
 
 class VerifierError(LoadError):

@@ -11,6 +11,9 @@ from pytest_bpf.plugin.options import MACHINE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MEMORY = 1024
+"""MiB of a machine, when nothing else is asked for; as `pytest_bpf.vm.qemu` has it."""
+
 
 def kernels(config: pytest.Config, *, exact: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the kernels that tests run on, and those that may fail.
@@ -34,12 +37,29 @@ def machine(value: Callable[[str], Any]) -> list[str]:
 
     ``value`` gives a setting by its name. Raises `pytest.UsageError` for what is no number.
     """
-    words = []
-    for name in MACHINE:
-        number = value(f"bpf_{name}")
-        if number == "":
-            continue
-        if not str(number).isdecimal():
-            raise pytest.UsageError(f"bpf_{name} must be a whole number, not {number!r}")
-        words.append(f"--{name.replace('_', '-')}={number}")
-    return words
+    numbers = {name: _number(name, value) for name in MACHINE}
+    return [f"--{name.replace('_', '-')}={n}" for name, n in numbers.items() if n is not None]
+
+
+def most_memory(value: Callable[[str], Any]) -> int:
+    """Return the MiB that a machine may get for a test that lacks memory; 0 for no more.
+
+    Raises `pytest.UsageError` for what is no number, and for less than machines have anyway.
+    """
+    most = _number("memory_max", value)
+    if most is None:
+        return 0
+    if most <= (least := _number("memory", value) or MEMORY):
+        raise pytest.UsageError(
+            f"bpf_memory_max must be more than the {least} MiB that a machine has, not {most}"
+        )
+    return most
+
+
+def _number(name: str, value: Callable[[str], Any]) -> int | None:
+    number = value(f"bpf_{name}")
+    if number == "":
+        return None
+    if not str(number).isdecimal():
+        raise pytest.UsageError(f"bpf_{name} must be a whole number, not {number!r}")
+    return int(number)

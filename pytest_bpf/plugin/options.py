@@ -108,18 +108,7 @@ def add(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="Write what became of the tests' claims (marker bpf_claim) to a Markdown file.",
     )
-    group.addoption(
-        "--bpf-cpus",
-        type=int,
-        metavar="N",
-        help="CPUs of a machine of --bpf-kernel. (default: ini bpf_cpus, then 1)",
-    )
-    group.addoption(
-        "--bpf-memory",
-        type=int,
-        metavar="MIB",
-        help="Memory of a machine of --bpf-kernel. (default: ini bpf_memory, then 1024)",
-    )
+    _add_size(parser, group)
     group.addoption(
         "--bpf-hang-timeout",
         type=int,
@@ -225,7 +214,30 @@ def add(parser: pytest.Parser) -> None:
     parser.addini(
         "bpf_kernels_may_fail", "Kernels, as --bpf-kernel-may-fail.", type="args", default=[]
     )
-    for name in MACHINE:
+
+
+def _add_size(parser: pytest.Parser, group: pytest.OptionGroup) -> None:
+    """Add what machines are made like."""
+    group.addoption(
+        "--bpf-cpus",
+        type=int,
+        metavar="N",
+        help="CPUs of a machine of --bpf-kernel. (default: ini bpf_cpus, then 1)",
+    )
+    group.addoption(
+        "--bpf-memory",
+        type=int,
+        metavar="MIB",
+        help="Memory of a machine of --bpf-kernel. (default: ini bpf_memory, then 1024)",
+    )
+    group.addoption(
+        "--bpf-memory-max",
+        type=int,
+        metavar="MIB",
+        help="Run a test that lacks memory again on a larger machine, up to this size. (default: "
+        "ini bpf_memory_max, then never)",
+    )
+    for name in (*MACHINE, "memory_max"):
         parser.addini(f"bpf_{name}", f"As --bpf-{name.replace('_', '-')}.", default="")
 
 

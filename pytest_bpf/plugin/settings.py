@@ -71,7 +71,8 @@ class Settings:
     ``cc``, ``libbpf`` and ``cache_dir`` may come from the environment; `origin` says where they
     do. ``limits`` are lines of ``bpf_budget``, each with where it was written; ``reports`` are
     formats with their files. ``kernels`` are as written (none: the running one), and so are those
-    that may fail, ``optional_kernels``; ``machine`` has the words for ``python -m pytest_bpf.vm``.
+    that may fail, ``optional_kernels``; ``machine`` has the words for ``python -m pytest_bpf.vm``,
+    and ``most_memory`` is what a test that lacks memory may get, in MiB.
     """
 
     cc: str
@@ -103,6 +104,7 @@ class Settings:
     optional_kernels: tuple[str, ...]
     exact: bool
     machine: tuple[str, ...]
+    most_memory: int
     limits: tuple[tuple[str, Origin], ...]
     allowed: tuple[str, ...]
     baselines: Baselines
@@ -148,6 +150,7 @@ class Settings:
             optional_kernels=optional,
             exact=exact,
             machine=(*(["--exact"] if exact else []), *kernel_settings.machine(reader.value)),
+            most_memory=kernel_settings.most_memory(reader.value),
             limits=(
                 *((line, "command line") for line in config.getoption("bpf_budget") or []),
                 *((line, "ini") for line in config.getini("bpf_budget") if line),

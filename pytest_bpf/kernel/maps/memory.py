@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import LoadError, UnavailableError, with_article
 from pytest_bpf.kernel.btf.offsets import kernel_struct
 from pytest_bpf.kernel.maps import elements
+from pytest_bpf.kernel.sys.exact import is_machine
 from pytest_bpf.kernel.sys.memory import available_memory
 from pytest_bpf.kinds.flags import MapFlags
 from pytest_bpf.kinds.maps import PER_CPU
@@ -24,6 +26,8 @@ LOCK_BYTES = 32
 
 SMALL = 16 << 20
 """Bytes of maps that are not worth asking how much memory is free."""
+
+OR_MORE = ", or give the machine more memory (--bpf-memory, --bpf-memory-max)"
 
 MOST_PER_CPU = 2**31 - 1
 """Entries of a per-CPU array that the kernel counts without an overflow."""
@@ -75,7 +79,9 @@ def check_memory(where: str, maps: Iterable[MapSpec]) -> None:
         raise LoadError(
             f"{where}: its maps would take {need / 1e9:.1f} GB and {have / 1e9:.1f} GB of memory "
             f"are available; the largest is {largest} with {sizes[largest] / 1e9:.1f} GB; set a "
-            "smaller max_entries"
+            f"smaller max_entries{OR_MORE * is_machine()}",
+            errno.ENOMEM,
+            need - have,
         )
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import with_article
 from pytest_bpf.kernel.maps.batches import LACKING
+from pytest_bpf.kernel.maps.memory import OR_MORE
 from pytest_bpf.kernel.sys import libbpf
+from pytest_bpf.kernel.sys.exact import is_machine
 from pytest_bpf.kinds.flags import MapFlags
 from pytest_bpf.kinds.maps import INDEXED, map_kind, maps_with
 
@@ -182,7 +184,7 @@ def explain_creation(code: int, kind: str, sizes: Sizes) -> str:
     if code == errno.ENOMEM:
         return (
             f"the kernel does not have the memory for {sizes.max_entries} elements of "
-            f"{sizes.key_size + sizes.value_size} bytes (ENOMEM)"
+            f"{sizes.key_size + sizes.value_size} bytes (ENOMEM){OR_MORE * is_machine()}"
         )
     problem = creation_problem(map_kind(kind), sizes) if code in {errno.EINVAL, errno.E2BIG} else ""
     return problem or libbpf.reason(code)

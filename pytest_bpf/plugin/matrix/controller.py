@@ -16,6 +16,7 @@ from pytest_bpf.plugin.matrix.ahead import import_ahead
 from pytest_bpf.plugin.matrix.by_kernel import ByKernel
 from pytest_bpf.plugin.matrix.choices import Absence, gateways, here, unique
 from pytest_bpf.plugin.matrix.machines import Machines, compiling
+from pytest_bpf.plugin.matrix.memory import LargerMachines
 from pytest_bpf.plugin.matrix.names import strip_kernel, strip_kernel_in_snapshots
 from pytest_bpf.plugin.matrix.relay import LOOPBACK, Relay
 from pytest_bpf.plugin.settings import settings
@@ -62,6 +63,8 @@ class Controller:
         self._gone: set[Host] = set()
         self._moved: set[WorkerController] = set()
         self._again: dict[str, WorkerController] = {}
+        self._larger = LargerMachines(settings(config).most_memory)
+        self._enlarged: set[WorkerController] = set()
 
     def pytest_report_header(self) -> list[str]:
         """Say which kernels the tests run on, and what does not work there."""
@@ -109,6 +112,8 @@ class Controller:
         node.sendcommand = hosts.unless_gone(node.sendcommand)
         node.workerinput["bpf_kernel"] = kernel.name
         node.workerinput["bpf_kernels"] = self._session_names
+        if kernel.is_virtual:
+            node.workerinput["bpf_memory_room"] = self._larger.room(node.gateway.spec)
         if kernel.is_virtual or kernel.host:
             node.workerinput["bpf_relay"] = channel = node.gateway.newchannel()
             Relay(channel, partial(_connect, node))
@@ -153,7 +158,11 @@ class Controller:
                 self._move(node, kernel, kernel.host)
                 return
         if kernel.is_virtual:
-            self._last_words[node] = self._machines.last_words(node, kernel)
+            words = self._last_words[node] = self._machines.last_words(node, kernel)
+            spec = node.gateway.spec
+            if larger := self._larger.larger(spec, kernel, words):
+                self._enlarged.add(node)
+                self._machines.equip(spec, larger, len(self._enlarged) + 2000)
 
     def _move(self, node: WorkerController, kernel: KernelChoice, host: Host) -> None:
         """Have a worker started elsewhere, on the same kernel; or one that says there is none."""
@@ -172,10 +181,12 @@ class Controller:
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
         """Show the last words in the report of the test that was running; or have it run again.
 
-        A test is not to blame for the end of its host, when it is the first.
+        A test is not to blame for the end of its host, when it is the first, and not for a machine
+        that was too small when another one is larger.
         """
         node: WorkerController = report.node
-        if node in self._moved and crashitem not in self._again:
+        first = node in self._moved and crashitem not in self._again
+        if first or node in self._enlarged:
             kernel = _kernel(node)
             if (strip_kernel(crashitem, kernel), kernel) in self._outcomes:
                 report.outcome = OVER  # type: ignore[assignment]
@@ -291,6 +302,8 @@ class Controller:
             terminalreporter.write_line(line)
         for absence in self._absences:
             terminalreporter.write_line(f"not on {absence.choice}: {absence.reason}")
+        for sentence in self._larger.sentences:
+            terminalreporter.write_line(sentence)
         if tests := nowhere(outcomes):
             terminalreporter.write_line(f"ran on no kernel, skipped on each: {len(tests)}")
             for test in tests:

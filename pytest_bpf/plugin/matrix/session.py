@@ -13,7 +13,7 @@ import pytest
 
 from pytest_bpf.errors import BpfError
 from pytest_bpf.netns.places import sweep
-from pytest_bpf.plugin.matrix import attended, folders, hosts, names, saving, sending
+from pytest_bpf.plugin.matrix import attended, folders, hosts, memory, names, saving, sending
 from pytest_bpf.plugin.matrix.choices import Choices, gateways, unique
 from pytest_bpf.plugin.matrix.controller import Controller
 from pytest_bpf.plugin.matrix.relay import PORTS, Relay
@@ -84,6 +84,7 @@ def _find(config: pytest.Config, asked: str) -> Choices:
     ``asked`` is the option by which a person attends the session, if there is one.
     """
     chosen = settings(config)
+    memory.check(config, chosen.most_memory)
     files = folders.writable(config, whole_project=bool(asked))
     machine = (*chosen.machine, *(f"--writable={folder}" for folder in files))
     wanted = tuple(dict.fromkeys((*chosen.kernels, *chosen.optional_kernels)))
@@ -140,6 +141,8 @@ def register(config: pytest.Config) -> None:
         if channel := worker.get("bpf_compiler"):
             _compile_by(config, _asking(channel))
         attended.refuse_breakpoints(config, shown[0])
+        if room := worker.get("bpf_memory_room"):
+            config.pluginmanager.register(memory.Need(room), "bpf-memory")
         if reason := os.environ.get(NO_MACHINE):
             config.pluginmanager.register(Unreachable(shown[0], reason), "bpf-unreachable")
     elif found and not config.option.collectonly:
