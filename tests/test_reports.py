@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -299,6 +300,26 @@ def test_the_terminal_has_a_line_for_what_is_not_well() -> None:
     assert "verified_insns" not in lines[0]
     assert "verified_insns 35, as before" in budget_lines(ALL.findings, verbosity=1)[0]
     assert budget_lines([]) == []
+
+
+def test_several_kernels_are_columns_of_one_table() -> None:
+    """Of a figure that something is to be said of on one of them, what it is on each."""
+    elsewhere = compare(
+        figure("run_time", "prog count", 60, 2),
+        figure("run_time", "prog count", 60, 2),
+        Tolerance(),
+    )
+    second = [{"test": TEST, "kernel": "6.12", **as_dict(elsewhere)}]
+    lines = budget_lines([*ALL.findings, *second])
+    rows = [re.split(r"  +", line) for line in lines if line.startswith(("  ", f"{TEST}  "))]
+    assert rows == [
+        ["", "6.1.0", "6.12"],
+        [TEST, "-", "cpu", "3.125 % warning", "-"],
+        [TEST, "map events", "loss", "not measured", "-"],
+        [TEST, "prog count", "run_time", "84.25 ns (was 60 ns) fail", "60 ns"],
+    ]
+    every = budget_lines([*ALL.findings, *second], verbosity=1)
+    assert any(re.search("  prog count +verified_insns +35 +-$", line) for line in every)
 
 
 def test_every_metric_can_be_reported() -> None:

@@ -6,6 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.budgets.compare import IN_NO_BASELINE
+from pytest_bpf.budgets.quantity import format_value
+from pytest_bpf.costs.figures.figure import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +46,42 @@ def budget_lines(findings: Sequence[Mapping[str, Any]], verbosity: int = 0) -> l
     rows.sort(key=lambda row: ORDER.index(row[0]))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(1, 4)]
     lines = ["  ".join((*map(str.ljust, row[1:4], widths), row[4])) for row in rows]
-    return [*lines, *_reasons(findings), *_counts(findings)]
+    return [*lines, *_kernel_table(findings, verbosity), *_reasons(findings), *_counts(findings)]
+
+
+def _kernel_table(findings: Sequence[Mapping[str, Any]], verbosity: int) -> list[str]:
+    """Return a table: the figures that something is to be said of, against the kernels.
+
+    There is none for one kernel. A cell has the figure, what it was in the baseline, and the
+    verdict where it is not "pass"; of several findings it is the worst.
+    """
+    kernels = list(dict.fromkeys(finding["kernel"] for finding in findings))
+    rows: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    shown = set()
+    for finding in sorted(findings, key=lambda finding: -ORDER.index(finding["verdict"])):
+        key = (finding["test"], finding["subject"] or "-", finding["metric"])
+        rows.setdefault(key, {})[finding["kernel"]] = finding
+        if verbosity > 0 or finding["verdict"] != "pass" or _is_news(finding):
+            shown.add(key)
+    if len(kernels) < 2 or not shown:
+        return []
+    cells = {key: [_cell(rows[key].get(kernel)) for kernel in kernels] for key in sorted(shown)}
+    table = [("", "", "", *kernels), *((*key, *row) for key, row in cells.items())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+
+
+def _cell(finding: Mapping[str, Any] | None) -> str:
+    if finding is None:
+        return "-"
+    unit = METRICS[finding["metric"]].unit
+    value, before, verdict = finding.get("value"), finding.get("before"), finding["verdict"]
+    parts = [] if value is None else [format_value(value, unit)]
+    if value is not None and before is not None and before != value:
+        parts.append(f"(was {format_value(before, unit)})")
+    if verdict != "pass" or not parts:
+        parts.append(verdict if verdict != "pass" else finding["kind"])
+    return " ".join(parts)
 
 
 def _summarize(findings: Sequence[Mapping[str, Any]]) -> str:
