@@ -24,6 +24,7 @@ from pytest_bpf.cache import (
 )
 from pytest_bpf.compile import compile_source
 from pytest_bpf.errors import BpfError, UnavailableError
+from pytest_bpf.kernels import lookup
 from pytest_bpf.kernels.kernel import kernels_in
 from tests.nobody import AS_NOBODY, NOBODY
 
@@ -122,6 +123,8 @@ def test_a_kernel_that_somebody_else_put_there_is_not_booted(
         (image if change == "mode" else image.parent).chmod(0o775)
     with pytest.warns(UserWarning, match="is not used: (it belongs to|others than its owner)"):
         assert list(kernels_in(root)) == []
+    with pytest.raises(BpfError, match=f"{image} is not used: it may be somebody else's"):
+        lookup.find(str(image))
 
 
 @pytest.mark.parametrize("folder", ["objects", "entries", "compilers", "sources", "machines"])

@@ -435,7 +435,7 @@ def test_a_guest_knows_its_configuration_and_has_what_was_asked_for(
 LARGE = """
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 75000000);
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 60000000);
          __type(key, __u32); __type(value, __u64); } large SEC(".maps");
 SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }
 char LICENSE[] SEC("license") = "GPL";
@@ -465,7 +465,7 @@ def test_a_test_that_lacks_memory_runs_on_a_larger_machine(
     result = run(session, *options, "--bpf-memory-max=1024")
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes() == {"passed": 3, "rerun": 1}
-    why = {"object": "*its maps would take 0.6 GB and *", "python": "*Out of memory: Killed *"}
+    why = {"object": "*its maps would take 0.5 GB and *", "python": "*Out of memory: Killed *"}
     result.stdout.fnmatch_lines(
         [
             f"*::test_{lacking} *passed",
@@ -482,7 +482,7 @@ def test_a_test_that_lacks_memory_says_so(session: pytest.Pytester) -> None:
         result = run(session, "--bpf-kernel", "debian", "--bpf-memory=512", *more)
         result.assert_outcomes(passed=2, failed=1)
         result.stdout.fnmatch_lines(
-            ["*LoadError: *its maps would take 0.6 GB and *, or give the machine more memory (*"]
+            ["*LoadError: *its maps would take 0.5 GB and *, or give the machine more memory (*"]
         )
 
 

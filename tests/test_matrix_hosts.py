@@ -15,6 +15,7 @@ import pytest
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError
+from pytest_bpf.kernels import lookup
 from pytest_bpf.plugin.matrix import hosts, sending
 from pytest_bpf.plugin.matrix.choices import KernelChoice, here
 from tests.ssh_hosts import ssh_host
@@ -295,8 +296,10 @@ def test_what_runs_here_in_place_of_a_host(release: str) -> None:
     host = hosts.Host(hosts.Address("build1", "ssh=build1", ""), "/usr/bin/python3")
     far = KernelChoice("/there/vmlinuz", release, (), written="debian", host=host, logs="/there")
     assert far.place == f"{release}@build1"
+    stock = lookup.find("debian")
+    assert stock is not None
     near = here(far)
-    assert near == replace(far, choice="debian", host=None, logs="")
+    assert near == replace(far, choice=str(stock.image), host=None, logs="")
     assert here(replace(far, name="0.99")) is None
     assert here(replace(far, written="0.99")) is None
 

@@ -217,6 +217,8 @@ def test_kernels_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mo
     (tree / "arch/x86/boot").mkdir(parents=True)
     (tree / "arch/x86/boot/bzImage").write_bytes(bzimage("6.13.0-rc1", b""))
     (tree / "modules.order").write_text("")
+    for found in (newest, layout):  # as a machine's command is told
+        assert lookup.find(str(found.image)) == found
     built = lookup.find(str(tree))
     assert built == Kernel("6.13.0-rc1", tree / "arch/x86/boot/bzImage", tree, "x86_64")
     assert lookup.find(str(tree / "arch/x86/boot/bzImage")) == built

@@ -14,6 +14,7 @@ from pytest_bpf.kernels.kernel import (
     Kernel,
     cache_folder,
     from_image,
+    is_ours,
     kernels_in,
     kernels_to_choose,
     modules_in,
@@ -71,14 +72,11 @@ def _find(choice: str) -> Kernel:
     return _by_version(choice)
 
 
-def is_downloaded(choice: str) -> bool:
-    """Say whether a server, or a file that is unpacked, stands behind ``choice``."""
-    return choice.startswith(OCI) or deb.is_meant(choice)
-
-
 def from_path(path: Path) -> Kernel:
     """Return the kernel at a path: an image, a build tree, or a root."""
     if path.is_file():
+        if not is_ours(path):
+            raise BpfError(f"{path} is not used: it may be somebody else's; remove it")
         return from_image(path, _modules_near(path))
     built = path / BUILT.get(platform.machine(), "arch/*/boot/Image")
     if built.exists():

@@ -50,11 +50,10 @@ def _found(choice: str) -> dict[str, Any]:
         forget_old(logs, UNUSED)
     except BpfError as error:
         return {"error": str(error)}
-    written = str(kernel.image) if lookup.is_downloaded(choice) else choice
     return {
         "release": kernel.release,
         "limits": limits.of(kernel),
-        "choice": written,
+        "choice": str(kernel.image),
         "logs": str(logs),
     }
 

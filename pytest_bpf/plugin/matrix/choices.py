@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -127,7 +126,7 @@ class Choices:
         same = sum(known.name.partition("#")[0] == release for known in near)
         self.kernels.append(
             KernelChoice(
-                _written(choice, kernel),
+                _command_name(choice, kernel),
                 f"{release}#{same + 1}" if same else release,
                 self._machine if isinstance(kernel, Kernel) else (),
                 may_fail,
@@ -190,7 +189,7 @@ def here(kernel: KernelChoice) -> KernelChoice | None:
         return None
     if str(found) != kernel.name:
         return None
-    return replace(kernel, choice=_written(kernel.written, found), host=None, logs="")
+    return replace(kernel, choice=_command_name(kernel.written, found), host=None, logs="")
 
 
 def _find(choice: str) -> Kernel | str:
@@ -203,15 +202,9 @@ def _find(choice: str) -> Kernel | str:
     return kernel or HOST
 
 
-def _written(choice: str, kernel: Kernel | str) -> str:
-    """Return what a machine's command calls the kernel: without asking a server once more."""
-    if not isinstance(kernel, Kernel):
-        return choice
-    from pytest_bpf.kernels.lookup import is_downloaded
-
-    if is_downloaded(choice):
-        return str(kernel.image)
-    return os.path.normpath(choice) if "/" in choice else choice
+def _command_name(choice: str, kernel: Kernel | str) -> str:
+    """Return what a machine's command calls a kernel: its image, so that nobody is asked again."""
+    return str(kernel.image) if isinstance(kernel, Kernel) else choice
 
 
 def _limits(kernel: Kernel | str) -> tuple[str, ...]:
