@@ -70,9 +70,9 @@ class Settings:
 
     ``cc``, ``libbpf`` and ``cache_dir`` may come from the environment; `origin` says where they
     do. ``limits`` are lines of ``bpf_budget``, each with where it was written; ``reports`` are
-    formats with their files. ``kernels`` are as written (none: the running one), and so are those
-    that may fail, ``optional_kernels``; ``machine`` has the words for ``python -m pytest_bpf.vm``,
-    and ``most_memory`` is what a test that lacks memory may get, in MiB.
+    formats with their files. ``kernels`` are as written (none: the running one), and so are
+    ``optional_kernels``, which may fail; ``machine`` has the words for ``python -m pytest_bpf.vm``,
+    ``most_memory`` the MiB that it may get.
     """
 
     cc: str
@@ -262,8 +262,7 @@ class _Reader:
 
     def value(self, name: str) -> Any:
         """Return what the option says, or else the ini file."""
-        option = self._config.getoption(name)
-        if option is not None:
+        if (option := self._config.getoption(name)) is not None:
             return option
         try:
             return self._config.getini(name)
