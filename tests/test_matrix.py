@@ -111,6 +111,29 @@ def test_what_the_verifier_counted_is_one_table_for_all_kernels() -> None:
         "a.c:p  90-1,200     7",
         "b.c:q         -     5",
     ]
+    rejected = {("b.c:q", "6.1"), ("a.c:p", "6.12")}
+    assert verifier_table(insns, ["6.1", "6.12"], rejected)[1:] == [
+        "a.c:p  90-1,200  7 rejected",
+        "b.c:q  rejected           5",
+    ]
+
+
+LOOPS = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int spins(struct xdp_md *ctx) { for (;;) asm volatile(""); return XDP_PASS; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_a_program_that_a_kernel_rejects_is_in_the_table_of_costs(session: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+    session.makepyfile(f"def test_x(bpf): bpf.load({LOOPS!r}, name='loops')")
+    result = run(session, "--bpf-kernel", "host", "--bpf-costs", "--junitxml=j.xml")
+    result.assert_outcomes(failed=1)
+    section = "*bpf: instructions that the verifier processed, by kernel*"
+    result.stdout.fnmatch_lines([section, "* host", "loops*:spins *rejected"])
+    assert '<property name="bpf_rejected" value="loops' in (session.path / "j.xml").read_text()
 
 
 def test_a_reason_to_skip_has_its_kernels() -> None:
@@ -462,9 +485,11 @@ def test_a_test_that_lacks_memory_runs_on_a_larger_machine(
     other = {"object": "python", "python": "object"}[lacking]
     session.makepyfile(LACKING.replace(f"test_{other}", "_other"))
     options = ("--bpf-kernel", "debian", "--bpf-memory=512", "-p", "no:randomly")
-    result = run(session, *options, "--bpf-memory-max=1024")
+    result = run(session, *options, "--bpf-memory-max=1024", "--junitxml=j.xml")
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes() == {"passed": 3, "rerun": 1}
+    cases = ET.parse(session.path / "j.xml").findall(".//testcase")
+    assert [len(cases), *(len(case.findall("failure")) for case in cases)] == [3, 0, 0, 0]
     why = {"object": "*its maps would take 0.5 GB and *", "python": "*Out of memory: Killed *"}
     result.stdout.fnmatch_lines(
         [

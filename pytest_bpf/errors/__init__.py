@@ -69,6 +69,7 @@ class VerifierError(LoadError):
 
     ``program`` is its name, ``location`` the source line as ``file:line`` (empty when the object
     has no line information), ``reason`` the verifier's own sentence and ``log`` its whole log.
+    ``object`` is the path of the object.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class VerifierError(LoadError):
         location: str = "",
         reason: str = "",
         log: str = "",
+        object: str = "",  # noqa: A002 (what it is)
     ) -> None:
         super().__init__(message, errno)
+        self.object = object
         self.program = program
         self.location = location
         self.reason = reason

@@ -43,16 +43,23 @@ def nowhere(outcomes: Mapping[tuple[str, str], str]) -> list[str]:
 
 
 def verifier_table(
-    insns: Mapping[tuple[str, str], Collection[int]], kernels: Sequence[str]
+    insns: Mapping[tuple[str, str], Collection[int]],
+    kernels: Sequence[str],
+    rejected: Collection[tuple[str, str]] = (),
 ) -> list[str]:
     """Return the lines of a table: instructions that each kernel's verifier processed, by program.
 
-    ``insns`` are by program and kernel; several are shown as a range, none as "-".
+    ``insns`` are by program and kernel, as are programs that were ``rejected``; several are shown
+    as a range, none as "-".
     """
     rows = [("", *kernels)]
-    for program in sorted({program for program, _ in insns}):
-        figures = (sorted(insns.get((program, kernel), ())) for kernel in kernels)
-        rows.append((program, *map(_range, figures)))
+    for program in sorted({program for program, _ in (*insns, *rejected)}):
+        cells = []
+        for kernel in kernels:
+            cell = _range(sorted(insns.get((program, kernel), ())))
+            refused = "rejected" * ((program, kernel) in rejected)
+            cells.append(refused if refused and cell == "-" else f"{cell} {refused}".rstrip())
+        rows.append((program, *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))) for row in rows

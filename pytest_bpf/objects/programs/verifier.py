@@ -178,5 +178,11 @@ def rejection(
     message.append(f"verifier log{left_out if len(lines) > len(tail) else ''}:")
     message.extend(f"    {line}" for line in tail)
     return VerifierError(
-        "\n".join(message), errno=code, program=program, location=place, reason=why, log=log
+        "\n".join(message),
+        errno=code,
+        program=program,
+        location=place,
+        reason=why,
+        log=log,
+        object=str(path),
     )

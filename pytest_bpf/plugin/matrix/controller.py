@@ -207,13 +207,13 @@ class Controller:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Leave out of JUnit's file what a host that is gone had begun: it has no outcome there."""
+        """Leave out of JUnit's file what one that is gone had begun: it has no outcome there."""
         from _pytest.junitxml import xml_key
 
         xml: Any = session.config.stash.get(xml_key, None)
         begun = list(xml.node_reporters.items()) if xml else []
         for (_, node), reporter in begun:  # what has ended is not among them
-            if node in self._moved and "name" not in reporter.attrs:
+            if node in self._moved | self._enlarged and "name" not in reporter.attrs:
                 xml.node_reporters_ordered.remove(reporter)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

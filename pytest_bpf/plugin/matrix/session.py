@@ -14,6 +14,7 @@ import pytest
 from pytest_bpf.errors import BpfError
 from pytest_bpf.netns.places import sweep
 from pytest_bpf.plugin.matrix import attended, folders, hosts, memory, names, saving, sending
+from pytest_bpf.plugin.matrix.by_kernel import Rejections
 from pytest_bpf.plugin.matrix.choices import Choices, gateways, unique
 from pytest_bpf.plugin.matrix.controller import Controller
 from pytest_bpf.plugin.matrix.relay import PORTS, Relay
@@ -151,6 +152,8 @@ def register(config: pytest.Config) -> None:
         stack.enter_context(end_as_interrupted())
         config.pluginmanager.register(Controller(config, found), "bpf-kernels")
         return
+    if settings(config).costs:
+        config.pluginmanager.register(Rejections(), "bpf-rejections")
     config.args = [s for argument in config.args for s in names.select(argument, shown, session)]
     config.stash[names.NAMES] = shown
     config.pluginmanager.register(names, "bpf-kernels")
