@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernels import debian, lookup, packages
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = (
     *("linux-image-6.1.0-56-amd64", "linux-image-6.1.0-57-amd64", "linux-image-6.1.0-57-rt-amd64"),
@@ -75,6 +80,28 @@ def test_what_is_not_there_is_said_with_what_is(text: str, message: str) -> None
 def test_without_package_lists_it_says_how_to_get_them() -> None:
     with pytest.raises(BpfError, match="apt knows no kernels; run 'apt-get update'"):
         packages.choose("6.12", [])
+
+
+@pytest.mark.unit
+def test_apt_is_asked_again_when_its_lists_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, lists = tmp_path / "bin/apt-cache", tmp_path / "lists"
+    lists.mkdir()
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho asked >> asked\necho linux-image-6.1.0-57-amd64\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PYTEST_BPF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    monkeypatch.setattr(debian, "LISTS", lists)
+    monkeypatch.chdir(tmp_path)
+    os.utime(lists, (0, 0))
+    for _ in range(2):
+        assert debian.package_names() == ["linux-image-6.1.0-57-amd64"]
+        assert (tmp_path / "asked").read_text() == "asked\n"
+    os.utime(lists, (2**32, 2**32))
+    assert debian.package_names() == ["linux-image-6.1.0-57-amd64"]
+    assert (tmp_path / "asked").read_text() == "asked\nasked\n"
 
 
 def test_a_version_of_the_current_kernel_is_that_kernel() -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from pytest_bpf.kernels import deb, store
 from pytest_bpf.kernels.kernel import cache_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_bpf.kernels.download import Remote
     from pytest_bpf.kernels.kernel import Kernel
 
@@ -38,11 +40,7 @@ def current() -> Kernel:
 
     Raises `UnavailableError` without apt or without its package lists.
     """
-    package = _cached_package() or _package()
-    kernel = unpacked(package)
-    if package != _cached_package():
-        open_cache().write(package.encode(), "kernels", "debian")
-    return kernel
+    return unpacked(_current_package())
 
 
 def unpacked(package: str) -> Kernel:
@@ -57,10 +55,14 @@ def folder_of(package: str) -> Path:
 
 def package_names() -> list[str]:
     """Return the names of the packages with kernels that apt knows; none without apt."""
-    if not shutil.which("apt-cache"):
-        return []
-    command = ["apt-cache", "pkgnames", "linux-image-"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+    def ask() -> str:
+        if not shutil.which("apt-cache"):
+            return ""
+        command = ["apt-cache", "pkgnames", "linux-image-"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    return _noted("packages", ask).split()
 
 
 def headers() -> Path:
@@ -68,7 +70,7 @@ def headers() -> Path:
 
     The errors are those of `current`; the kernel itself need not be there.
     """
-    package = _cached_package() or _package()
+    package = _current_package()
     release = re.sub(r"^linux-image-(unsigned-)?", "", package)
     folder = _headers_folder(release)
     with open_cache().lock("kernels"):
@@ -113,18 +115,19 @@ def _dependencies(package: str, pattern: str) -> list[str]:
     return re.findall(rf"Depends: ({pattern})", shown)
 
 
-def _cached_package() -> str | None:
+def _current_package() -> str:
+    return _noted("debian", _package)
+
+
+def _noted(name: str, ask: Callable[[], str]) -> str:
     """Return what apt said last, when its lists are the same since: asking takes half a second."""
-    try:
-        if _answer().stat().st_mtime > LISTS.stat().st_mtime:
-            return (open_cache().read("kernels", _answer().name) or b"").decode() or None
-    except OSError:
-        pass
-    return None
-
-
-def _answer() -> Path:
-    return cache_folder() / "debian"
+    with suppress(OSError):
+        is_current = (cache_folder() / name).stat().st_mtime > LISTS.stat().st_mtime
+        if is_current and (text := (open_cache().read("kernels", name) or b"").decode()):
+            return text
+    if text := ask():
+        open_cache().write(text.encode(), "kernels", name)
+    return text
 
 
 def _package() -> str:
