@@ -222,6 +222,10 @@ def test_kernels_are_found_where_they_lie(tmp_path: Path, monkeypatch: pytest.Mo
     built = lookup.find(str(tree))
     assert built == Kernel("6.13.0-rc1", tree / "arch/x86/boot/bzImage", tree, "x86_64")
     assert lookup.find(str(tree / "arch/x86/boot/bzImage")) == built
+    (tree / "arch/x86/lib/modules/6.13.0-rc1").mkdir(parents=True)  # as of another build
+    assert lookup.find(str(tree / "arch/x86/boot/bzImage")) == built
+    (tree / "modules.order").rename(tree / ".config")
+    assert lookup.find(str(tree / "arch/x86/boot/bzImage")) == lookup.find(str(tree)) == built
     assert lookup.find("host") is None
 
 

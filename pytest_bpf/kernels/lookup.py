@@ -29,6 +29,9 @@ SHOWN = 100
 BUILT = {"x86_64": "arch/x86/boot/bzImage", "aarch64": "arch/arm64/boot/Image"}
 """Where a kernel's build leaves its image."""
 
+OF_TREES = (".config", "modules.order")
+"""Files that lie in a kernel's build tree, and in no root file system."""
+
 
 def find(choice: str) -> Kernel | None:
     """Return the kernel that ``choice`` names; None for ``host``, which needs no machine.
@@ -135,12 +138,15 @@ def _by_version(choice: str) -> Kernel:
 
 
 def _modules_near(path: Path) -> Path | None:
-    """Find the modules of ``ROOT/boot/IMAGE``, or of a build tree's image."""
+    """Find the modules of ``ROOT/boot/IMAGE``, or of a build tree's image.
+
+    Those of a tree go before what is installed, which may be of an older build of this release.
+    """
     release = image.identify(path).release
     if release and path.parent.name == release:
         return path.parent
-    for root in (path.parent.parent, Path("/")):
-        if folder := modules_in(root, release):
-            return folder
     tree = path.parent.parent.parent.parent
-    return tree if (tree / "modules.order").exists() else None
+    if any((tree / name).is_file() for name in OF_TREES):  # a home has a folder of that name
+        return tree
+    roots = (path.parent.parent, Path("/"))
+    return next((folder for root in roots if (folder := modules_in(root, release))), None)
