@@ -318,3 +318,47 @@ SEC("iter/udp") int each(struct bpf_iter__udp *ctx) {
             obj.programs["each"].attach(netns="right")
         with pytest.raises(AttachError, match="is read in a Namespace, not in 5"):
             link.read(netns=5)
+
+
+MULTI = """
+__u64 hits, cookie, entered, left;
+extern bool bpf_session_is_return(void) __ksym __weak;
+extern __u64 *bpf_session_cookie(void) __ksym __weak;
+SEC("kprobe.multi/*_sys_getppi?") int count(struct pt_regs *ctx) {
+    cookie = bpf_get_attach_cookie(ctx); hits++; return 0; }
+SEC("kprobe.session/*_sys_getppi?") int session(struct pt_regs *ctx) {
+    __u64 *kept = bpf_session_cookie();
+    if (bpf_session_is_return()) left += *kept; else { entered++; *kept = 41; }
+    return 0; }
+"""
+
+
+@pytest.mark.skipif(not features.attach("kprobe_multi"), reason="this kernel has no kprobe_multi")
+def test_many_functions_of_the_kernel(load: Load) -> None:
+    program = load(MULTI, programs=["count"]).programs["count"]
+    for pattern, words in (
+        ("no_such_function*", "no function of this kernel that can be probed matches 'no_such_f"),
+        ("no_such_function", "ESRCH.*the kernel has no such function, or none that can be probed"),
+    ):
+        with pytest.raises(AttachError, match=words):
+            program.attach(pattern)
+    obj = load(MULTI, programs=["count"])
+    with obj.programs["count"].attach(cookie=77) as link:
+        os.getppid()
+        assert link.info.type == "kprobe_multi"
+    assert obj.globals["hits"] > 0
+    assert obj.globals["cookie"] == 77
+    hits = obj.globals["hits"]
+    os.getppid()
+    assert obj.globals["hits"] == hits
+
+
+@pytest.mark.skipif(not features.kfunc("bpf_session_cookie"), reason="this kernel has no sessions")
+def test_a_session_keeps_a_value_from_the_entry_to_the_return(load: Load) -> None:
+    if not features.attach("kprobe_multi"):
+        pytest.skip("this kernel has no kprobe_multi")
+    obj = load(MULTI, programs=["session"])
+    with obj.programs["session"].attach():
+        os.getppid()
+    assert obj.globals["entered"] > 0
+    assert obj.globals["left"] == 41 * obj.globals["entered"]

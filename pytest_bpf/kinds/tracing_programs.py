@@ -70,7 +70,7 @@ ROWS = (
         name="kprobe_multi",
         sections=dict.fromkeys(("kprobe.multi", "kretprobe.multi"), At.TRACE_KPROBE_MULTI),
         way="kprobe_multi",
-        options=(),
+        options=COOKIE,
         since=(5, 18),
     ),
     replace(
@@ -78,7 +78,7 @@ ROWS = (
         name="kprobe_session",
         sections={"kprobe.session": At.TRACE_KPROBE_SESSION},
         way="kprobe_multi",
-        options=(),
+        options=COOKIE,
         since=(6, 10),
         probe="kprobe_multi",
     ),

@@ -75,7 +75,6 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "bpf_program__insns": (c_void_p, c_void_p),
     # attaching
     "bpf_program__attach": (c_void_p, c_void_p),
-    "bpf_program__attach_kprobe_multi_opts": (c_void_p, c_void_p, c_char_p, c_void_p),
     "bpf_program__attach_usdt": (c_void_p, c_void_p, c_int, c_char_p, c_char_p, c_char_p, c_void_p),
     "bpf_map__attach_struct_ops": (c_void_p, c_void_p),
     "bpf_link__fd": (c_int, c_void_p),

@@ -27,19 +27,6 @@ class OpenOptions(_Options):
     )
 
 
-class KprobeMultiOptions(_Options):
-    """``struct bpf_kprobe_multi_opts``."""
-
-    _fields_ = (
-        ("sz", c_size_t),
-        ("syms", c_void_p),
-        ("addrs", c_void_p),
-        ("cookies", c_void_p),
-        ("cnt", c_size_t),
-        ("retprobe", ctypes.c_bool),
-    )
-
-
 class UsdtOptions(_Options):
     """``struct bpf_usdt_opts``."""
 

@@ -67,7 +67,7 @@ def _hint(kind: ProgramKind, options: Options, code: int) -> str:
     if code == errno.ENOENT and options.replace is not None:
         return "; the program of replace= is not attached there"
     if code in {errno.ENOENT, errno.ESRCH} and kind.way == "kprobe_multi":
-        return "; no function of this kernel that can be probed matches that pattern"
+        return "; the kernel has no such function, or none that can be probed"
     if code == errno.ESRCH and options.pid >= 0:
         return f"; there is no process {options.pid}"
     if code == errno.ENOENT and not kind.target:
