@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_bpf.kernel.btf.drop_reasons import plain_name
 from pytest_bpf.netns import impair
 from pytest_bpf.traffic.packets import udp_frame
 
@@ -318,3 +319,10 @@ def test_losses_of_a_cable(path: Topology, bpf_drops: Drops) -> None:
     left, *_ = path
     impair(left.iface, loss=0.5)
     accounted(path, bpf_drops, 200)
+
+
+@pytest.mark.parametrize(
+    "symbol", ["veth_poll", "veth_poll [veth]", "veth_poll.isra.0", "veth_poll+1"]
+)
+def test_a_function_has_its_own_name_in_a_module_too(symbol: str) -> None:
+    assert plain_name(symbol) == "veth_poll"

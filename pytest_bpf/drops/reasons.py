@@ -11,7 +11,7 @@ from pytest_bpf.drops.counters import netns_cookie
 from pytest_bpf.drops.counts import XDP
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.kernel.btf import vmlinux
-from pytest_bpf.kernel.btf.drop_reasons import reason_names
+from pytest_bpf.kernel.btf.drop_reasons import plain_name, reason_names
 from pytest_bpf.objects.loading.shipped import open_shipped
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class ReasonCounter:
             return packets
         names = {**reason_names(), **OUR_REASONS}
         for drop, value in self._object.maps["drops"].items():
-            function = value.function.partition(".")[0]
+            function = plain_name(value.function)
             reason = names.get(drop.reason, f"{drop.reason:#x}")
             if drop.namespace not in namespaces or not reason or function in DELIVERY_FUNCTIONS:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from pytest_bpf.errors import UnavailableError, UnknownNameError
@@ -25,3 +26,14 @@ def reason_names() -> dict[int, str]:
         number: name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
         for name, number in reasons.members
     }
+
+
+def plain_name(symbol: str) -> str:
+    """Return a function's name of a symbol as the kernel prints it (``%ps``).
+
+    Without what the compiler adds to it, and without the module that it belongs to.
+
+    >>> [plain_name(symbol) for symbol in ("veth_poll [veth]", "do_xdp_generic.part.0", "f+0x1c")]
+    ['veth_poll', 'do_xdp_generic', 'f']
+    """
+    return re.split(r"[ .+]", symbol, maxsplit=1)[0]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.kernel.btf.drop_reasons import reason_names
+from pytest_bpf.kernel.btf.drop_reasons import plain_name, reason_names
 from pytest_bpf.objects.loading.shipped import open_shipped
 from pytest_bpf.traffic.capture.frames import CapturedFrame
 
@@ -79,7 +79,7 @@ class Fates:
         find = _finder(frames)
         added = []
         for fate in fates:
-            function = fate.function.partition(".")[0].partition("+")[0]
+            function = plain_name(fate.function)
             reason = self._names.get(fate.reason, f"{fate.reason:#x}")
             if not reason or function in AT_THE_END or fate.ifindex != self._ifindex:
                 continue
