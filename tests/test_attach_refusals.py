@@ -237,3 +237,29 @@ def test_places_and_options_that_do_not_fit(load: Load, topology: Topology) -> N
             programs[name].attach(target, **options)
     link.detach()
     programs["dissect"].attach(namespace).detach()
+
+
+PROBES = """
+SEC("usdt") int probe(struct pt_regs *ctx) { return 0; }
+SEC("uprobe") int function(struct pt_regs *ctx) { return 0; }
+SEC("perf_event") int sample(struct bpf_perf_event_data *ctx) { return 0; }
+SEC("raw_tp") int trace(void *ctx) { return 0; }
+"""
+
+
+def test_probes_that_cannot_be(load: Load) -> None:
+    programs = load(PROBES).programs
+    setjmp = {"binary": "libc.so.6", "provider": "libc", "function": "setjmp"}
+    wrong: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("probe", setjmp, "has no maps for USDT: include <bpf/usdt.bpf.h>"),
+        ("probe", setjmp, "has no maps for USDT: include <bpf/usdt.bpf.h>"),  # libbpf says it once
+        ("function", {"binary": "libc.so.6", "offset": 2**40}, "offset= is a place in the file's"),
+        ("sample", {"frequency": 10**9}, "frequency= is at most the sysctl kernel.perf_event_max"),
+        ("sample", {"frequency": 9, "cpu": 4000}, "cpu= the number of a CPU that is online"),
+    )
+    for name, options, words in wrong:
+        with pytest.raises(AttachError, match=words):
+            programs[name].attach(**options)
+    with pytest.raises(AttachError, match=r"no raw tracepoint '-'; there are \d+: ") as caught:
+        programs["trace"].attach("-")
+    assert len(str(caught.value)) < 500

@@ -263,3 +263,26 @@ def test_a_program_drains_what_python_writes_into_a_user_ring_buffer(load: Load)
     obj.close()
     with pytest.raises(MapError, match="is gone"):
         commands.push(bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("hash", {"key": "u3"}, "there is no type 'u3'; did you mean 'u32'"),
+        ("hash", {"flags": 1 << 30}, "do its flags, 0x40000000, go with this kind"),
+        ("percpu_array", {"value": "char[40000]"}, "at most 32768 bytes for each CPU, not 40000"),
+        ("hash", {"max_entries": 2**31}, "map 'hash_map': its maps would take"),
+    ],
+)
+def test_a_map_that_cannot_be_says_why(kind: str, options: dict[str, Any], words: str) -> None:
+    with Loader() as bpf, pytest.raises((MapError, UnknownNameError), match=words):
+        bpf.create_map(kind, **{"key": "u32", "value": "u32", "max_entries": 1, **options})
+
+
+def test_a_pin_with_a_dot_says_so() -> None:
+    with Loader() as bpf:
+        numbers = bpf.create_map("hash", key="u32", value="u32", max_entries=1)
+        with pytest.raises(MapError, match="a bpf file system takes no dots in names"):
+            numbers.pin(bpf.pins / "a.b")
+        with pytest.raises(MapError, match="that is on no bpf file system"):
+            numbers.pin("/run/numbers")

@@ -156,7 +156,7 @@ def test_a_type_that_the_section_contradicts_is_refused() -> None:
         ("maps", "table", "max_entries", "9", r"max_entries='9'"),
         ("maps", "table", "key_size", -1, r"key_size=-1"),
         ("programs", "count", "flags", -1, r"flags=-1"),
-        ("programs", "count", "log_level", 99, r"log_level=99; it takes 0 to 15"),
+        ("programs", "count", "log_level", 99, r"log_level=99; it takes 0 to 7"),
     ],
 )
 def test_what_cannot_be_is_refused_where_it_is_set(
@@ -288,6 +288,36 @@ def test_a_pin_that_was_made_before_can_be_named() -> None:
         assert first.maps["shared"][0] == 2
         first.close()
         assert not path.exists(), "who made a pin removes it"
+
+
+def test_a_folder_for_pins_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    folder = tmp_path / "missing"
+    with Loader() as bpf:
+        with pytest.raises(LoadError, match=f"'shared' cannot be pinned at .* no folder {folder};"):
+            bpf.load(PINNED, name="one", pins={"shared": folder / "shared"})
+        assert not folder.exists()
+        within = bpf.pins / "more" / "shared"
+        bpf.load(PINNED, name="one", pins={"shared": within})
+        assert within.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "near"),
+    [
+        ("cgroup/conect4", "did you mean 'cgroup/connect4'"),
+        ("tc/ingres", "did you mean 'tc/ingress'"),
+        ("xpd", "did you mean 'xdp'"),
+        ("tp_btf", 'as in SEC\\("tp_btf/sched_switch"\\), or give it by attach_to='),
+    ],
+)
+def test_a_section_that_is_misspelt(section: str, near: str) -> None:
+    source = f"""
+    #include "vmlinux.h"
+    #include <bpf/bpf_helpers.h>
+    SEC("{section}") int p(void *ctx) {{ return 0; }}
+    """
+    with Loader() as bpf, pytest.raises(LoadError, match=near):
+        bpf.load(source, name="misspelt")
 
 
 def test_a_pinned_map_of_other_sizes_is_named() -> None:

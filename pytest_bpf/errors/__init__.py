@@ -169,6 +169,10 @@ class UnknownNameError(BpfError, KeyError):
         return str(self.args[0])
 
 
+MOST_NAMES, SOME_NAMES = 60, 10
+"""Names that an error lists all of, and how many it lists of more."""
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` or the list of what there is, to end a sentence with.
 
@@ -181,6 +185,8 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3) if isinstance(name, str) else []
     if close:
         return f"; did you mean {' or '.join(repr(c) for c in close)}?"
+    if len(names) > MOST_NAMES:
+        return f"; there are {len(names)}: {', '.join(names[:SOME_NAMES])}, ..."
     return f"; there are: {', '.join(names)}" if names else "; there is none"
 
 

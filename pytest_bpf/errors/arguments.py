@@ -48,6 +48,12 @@ TYPES: dict[str, Any] = {
 }
 """The types that annotations name, with what is taken for them."""
 
+WORDS = {
+    "Source": "a path, or C text",
+    "Source | Sequence[Source]": "a path, C text, or a list of these",
+}
+"""Annotations that are names of ours, in words."""
+
 PACKAGE = __name__.partition(".")[0]
 ELEMENTS = frozenset({"list", "tuple", "Iterable", "Collection", "Sequence"})
 LONGEST_NAME = 255
@@ -119,7 +125,9 @@ def _fault(value: Any, annotation: str) -> str | None:
     shown = repr(value).encode("ascii", "backslashreplace").decode()
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
     if not fits(value, annotation):
-        return f"is {shown} ({type(value).__name__}), and must be {annotation}"
+        return (
+            f"is {shown} ({type(value).__name__}), and must be {WORDS.get(annotation, annotation)}"
+        )
     if not isinstance(value, str):
         return None
     if "\0" in value:

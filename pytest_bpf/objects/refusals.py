@@ -75,6 +75,14 @@ _REMEDIES = (
         re.compile(r"legacy map definitions in 'maps'"),
         '; declare it in SEC(".maps"), with __uint(type, ...) and __type(key, ...)',
     ),
+    (
+        re.compile(r"no BTF-based attach target is specified"),
+        '; write it into the section, as in SEC("tp_btf/sched_switch"), or give it by attach_to=',
+    ),
+    (
+        re.compile(r"attr '\w+': expected PTR, got enum64"),
+        "; __ulong() in a map takes libbpf 1.4 or newer: give one by --bpf-libbpf",
+    ),
 )
 """What mends a refusal of libbpf's, by its message."""
 

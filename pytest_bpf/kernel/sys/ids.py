@@ -97,8 +97,11 @@ def pin(fd: int, what: str, path: str | os.PathLike[str]) -> None:
         libbpf.call("bpf_obj_pin", fd, os.fsencode(path))
     except OSError as error:
         code = error.errno or 0
+        dots = "." in os.path.basename(os.fspath(path))  # noqa: PTH119 (bytes are fine too)
         why = {
             errno.EEXIST: "something is pinned there",
-            errno.EPERM: "that is on no bpf file system",
+            errno.EPERM: "a bpf file system takes no dots in names"
+            if dots
+            else "that is on no bpf file system",
         }.get(code, error.strerror)
         raise MapError(f"{what}: pinning to {os.fspath(path)} failed: {why}", code) from None

@@ -23,6 +23,9 @@ HINTS = {
     "left.iface",
     ("cgroup", errno.EPERM): "a program of this cgroup was attached with another mode=, or one of "
     "a cgroup above allows no others",
+    ("uprobe", errno.EINVAL): "offset= is a place in the file's code, in bytes from its beginning",
+    ("perf_event", errno.EINVAL): "frequency= is at most the sysctl "
+    "kernel.perf_event_max_sample_rate, and cpu= the number of a CPU that is online",
     ("netns", errno.E2BIG): "a network namespace has one flow dissector, and 64 programs of other "
     "kinds",
 }

@@ -12,6 +12,7 @@ from pytest_bpf.kernel.btf.enums import map_type_name
 from pytest_bpf.kernel.maps.memory import MapSpec, check_memory
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kernel.sys.interrupts import call_uninterrupted
+from pytest_bpf.kernel.sys.mountinfo import mounts
 from pytest_bpf.kinds.programs import SECTIONS
 from pytest_bpf.objects.identity import program_type
 from pytest_bpf.objects.loading.attach_target import set_attach_target
@@ -113,7 +114,9 @@ def _prepare_program(handle: Handle, settings: PendingSettings, name: str) -> No
             'program it is, as SEC("xdp"), or make it static'
         )
     if kind == "unspec":
-        near = near_matches(section.partition("/")[0], SECTIONS) if section else ""
+        near = near_matches(section, SECTIONS) if section else ""
+        if section and "did you mean" not in near:
+            near = near_matches(section.partition("/")[0], SECTIONS)
         guess = f" ({near.removeprefix('; ')})" if "did you mean" in near else ""
         raise LoadError(
             f"{where}: its section says no program type that libbpf {libbpf.version()} knows"
@@ -146,6 +149,7 @@ def _set_pins(
     for name, pointer in handle.maps.items():
         if name in settings.pins:
             path = settings.pins[name]
+            _check_pin(f"{handle.path.name}: map {name!r}", path)
         elif declared(pointer):
             path = pins() / name if pins else None
         else:
@@ -154,6 +158,17 @@ def _set_pins(
         if path:
             paths.append(path)
     return paths
+
+
+def _check_pin(where: str, path: Path | None) -> None:
+    """Refuse a folder that does not exist: libbpf would make it, wherever that is, and leave it."""
+    if path is None or path.parent.is_dir():
+        return
+    if not any(path.absolute().is_relative_to(mount.path) for mount in mounts("bpf")):
+        raise LoadError(
+            f"{where} cannot be pinned at {path}: there is no folder {path.parent}; pins are in "
+            "folders of a bpf file system, as bpf.pins is one"
+        )
 
 
 def _older_pins(handle: Handle, created: list[Path]) -> dict[str, Path]:

@@ -105,8 +105,8 @@ class OpenProgram:
 
     @log_level.setter
     def log_level(self, value: int) -> None:
-        if not isinstance(value, int) or not 0 <= value < 16:
-            raise LoadError(f"{self._where}: log_level={value!r}; it takes 0 to 15")
+        if not isinstance(value, int) or not 0 <= value < 8:
+            raise LoadError(f"{self._where}: log_level={value!r}; it takes 0 to 7")
         self._object.settings.log_levels[self.name] = value
 
     @property

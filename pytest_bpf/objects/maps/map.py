@@ -137,9 +137,9 @@ class Map(WholeMap):
         Raises what `pytest_bpf.objects.maps.template.create` says.
         """
         if template.inner is None:
-            return cls.from_fd(create(template), name=name, like=template)
+            return cls.from_fd(create(template, name=name), name=name, like=template)
         with closing(cls.create(template.inner, f"inner map of {name}")) as inner:
-            return cls.from_fd(create(template, inner.fd), name=name, like=template)
+            return cls.from_fd(create(template, inner.fd, name), name=name, like=template)
 
     @property
     def fd(self) -> int:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import MapError, UnknownNameError, ValueTypeError, with_article
+from pytest_bpf.errors import (
+    MapError,
+    UnknownNameError,
+    ValueTypeError,
+    near_matches,
+    with_article,
+)
 from pytest_bpf.kernel.btf.enums import map_type_id
-from pytest_bpf.kernel.btf.type_names import parse_type, unknown_type
+from pytest_bpf.kernel.btf.type_names import BASE_TYPES, parse_type, unknown_type
 from pytest_bpf.kernel.values.codec import describe
 from pytest_bpf.kinds.maps import map_kind
 from pytest_bpf.objects.maps.map import Map
@@ -46,6 +52,9 @@ class MapTypes:
                 return types.find(name)
             except UnknownNameError as unknown:
                 error = error or unknown
+        near = near_matches(name, BASE_TYPES)
+        if "did you mean" in near:
+            raise UnknownNameError(f"there is no type {name!r}{near}")
         raise error or unknown_type(name)
 
 

@@ -33,6 +33,9 @@ _ALL: frozenset[str] = frozenset()
 LARGEST_KEY = 512
 """Bytes of the largest key of a map (``MAX_BPF_STACK``)."""
 
+LARGEST_PER_CPU = 32768
+"""Bytes of the largest value of a per-CPU map (``PCPU_MIN_UNIT_SIZE``)."""
+
 LARGEST_QUEUE = 16384
 """Elements of the longest queue of a cpumap."""
 
@@ -187,7 +190,11 @@ def explain_creation(code: int, kind: str, sizes: Sizes) -> str:
             f"{sizes.key_size + sizes.value_size} bytes (ENOMEM){OR_MORE * is_machine()}"
         )
     problem = creation_problem(map_kind(kind), sizes) if code in {errno.EINVAL, errno.E2BIG} else ""
-    return problem or libbpf.reason(code)
+    more = sizes.flags & ~map_kind(kind).flags
+    flags = (
+        f"; do its flags, {more:#x}, go with this kind?" if code == errno.EINVAL and more else ""
+    )
+    return problem or f"{libbpf.reason(code)}{flags}"
 
 
 def creation_problem(row: MapKind, sizes: Sizes) -> str:
@@ -217,6 +224,11 @@ def creation_problem(row: MapKind, sizes: Sizes) -> str:
         return (
             f"a stack_trace takes values of at most {most} bytes, not {sizes.value_size}: 8 times "
             "the sysctl kernel.perf_event_max_stack"
+        )
+    if row.per_cpu and sizes.value_size > LARGEST_PER_CPU:
+        return (
+            f"{a_kind} takes values of at most {LARGEST_PER_CPU} bytes for each CPU, "
+            f"not {sizes.value_size}"
         )
     if row.hashed and sizes.key_size > LARGEST_KEY:
         return f"{a_kind} takes keys of at most {LARGEST_KEY} bytes, not {sizes.key_size}"

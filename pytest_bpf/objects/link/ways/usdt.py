@@ -48,6 +48,14 @@ def attach(program: Attachable, target: Any, options: Options) -> Link:
             f"'{provider}:{name}'{near}",
             errno.ENOENT,
         ) from None
+    except ProcessLookupError:
+        if options.pid >= 0 and not Path(f"/proc/{options.pid}").exists():
+            raise
+        raise AttachError(
+            f"program {program.name!r} ({program.section}): its object has no maps for USDT: "
+            "include <bpf/usdt.bpf.h>, and write the program with BPF_USDT()",
+            errno.ESRCH,
+        ) from None
     link.fd = -1  # libbpf has several links for it, and leaves 0 here
     return link
 
