@@ -20,15 +20,19 @@ from pytest_bpf.fuzz.search import limit, search
 from pytest_bpf.kernel.programs.runner import Runner
 from pytest_bpf.loader import Loader
 from pytest_bpf.traffic.packets import udp_frame
+from tests.planted.needles import NEEDLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_bpf.objects import Object
+
 
 PLANTED = Path(__file__).parent.parent / "tests" / "planted" / "filter.bpf.c"
+HAYSTACK = PLANTED.with_name("needles.bpf.c")
 CALLS, ROUNDS, INPUTS = 20_000, 9, 40_000
 SMALL = Path(__file__).parent.parent / "bpf_examples" / "xdp_filter" / "filter.bpf.c"
-SEEDS = range(3)
+SEEDS, NEEDLE_SEEDS = range(3), range(20)
 
 
 def each(call: Callable[[], object], calls: int = CALLS) -> list[float]:
@@ -58,7 +62,7 @@ def of_search(bpf: Loader, source: Path, name: str, *, maps: bool) -> list[float
         pair, shape = Pair(before, after, renames={}), before.shape
         for seed in range(ROUNDS):
             begin = time.process_time()
-            search(pair, shape, limit(INPUTS, None), seed, seeds(shape))
+            search(pair, shape, limit(INPUTS, None, seed), seed, seeds(shape))
             rounds.append((time.process_time() - begin) / INPUTS * 1e6)
             pair.put_back()
     return rounds
@@ -85,24 +89,45 @@ def main() -> None:
         for (what, rounds), maps in zip(searches, (False, True) * 2, strict=True):
             compared = "all compared" if maps else "verdicts, packets and coverage"
             print(row(f"{what}, guided: {compared}", rounds, public))
-        counts, missed = [], 0
-        for number in range(1, 31):
-            for seed in SEEDS:
-                try:
-                    check_equivalence(
-                        before, after, program=("right", f"wrong_{number}"), count=INPUTS, seed=seed
-                    )
-                except DifferenceError as error:
-                    found = re.search(r"found after (\d+)", str(error))
-                    counts.append(int(found[1]) if found else INPUTS)
-                except BpfError as error:
-                    print(f"wrong_{number}: {error}")
-                else:
-                    missed += 1
-        print(
-            f"\n{len(counts)} of {len(counts) + missed} planted differences found within {INPUTS} "
-            f"inputs; after {median(counts):.0f} (median), {max(counts)} at most"
-        )
+        print("\n| what differs | found | inputs, median and most | seconds, median and most |")
+        print("| --- | ---: | ---: | ---: |")
+        planted = [
+            attempt(before, after, ("right", f"wrong_{number}"), seed)
+            for number in range(1, 31)
+            for seed in SEEDS
+        ]
+        print(finds("thirty planted differences, shrunk", planted))
+        for what, condition in NEEDLES.items():
+            one, two = (
+                bpf.load(HAYSTACK, defines={"NEEDLE": condition, "THEN": verdict})
+                for verdict in ("XDP_DROP", "XDP_TX")
+            )
+            print(finds(what, [attempt(one, two, "find", seed) for seed in NEEDLE_SEEDS]))
+
+
+def attempt(
+    before: Object, after: Object, program: str | tuple[str, str], seed: int
+) -> tuple[int, float] | None:
+    """Return after how many inputs and seconds a difference is found and shrunk, None if not."""
+    begin = time.process_time()
+    try:
+        check_equivalence(before, after, program=program, count=INPUTS, seed=seed)
+    except DifferenceError as error:
+        seconds = time.process_time() - begin
+        inputs = re.search(r"found after (\d+)", str(error))
+        return (int(inputs[1]) if inputs else INPUTS), seconds
+    except BpfError as error:
+        print(f"{program}: {error}")
+    return None
+
+
+def finds(what: str, attempts: list[tuple[int, float] | None]) -> str:
+    done = [one for one in attempts if one is not None]
+    inputs, seconds = zip(*done, strict=True) if done else ([INPUTS], [0.0])
+    return (
+        f"| {what} | {len(done)} of {len(attempts)} | {median(inputs):.0f}, {max(inputs)} | "
+        f"{median(seconds):.2f}, {max(seconds):.2f} |"
+    )
 
 
 if __name__ == "__main__":

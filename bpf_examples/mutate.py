@@ -16,14 +16,18 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
+
+from pytest_bpf.commands.mutate import first_failure
+from pytest_bpf.commands.warm_pytest import WarmPytest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,11 +51,11 @@ found out. `make mutants` makes this page.
 
 """
 
-UNBUILT = re.compile(
-    r'(?:failed on setup with ")?(?:\w+\.)*'
-    r"(?:CompileError|LoadError|VerifierError|AttachError|UnknownNameError)\b"
-)
-"""How the message of a test begins that could not compile, load or attach the program."""
+OWN = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+"""The options of every session."""
+
+SECONDS = 1200.0
+"""How long a suite may take: a machine may have to be saved first."""
 
 
 @dataclass(frozen=True)
@@ -95,39 +99,23 @@ def mutants(suites: Iterable[str] = ()) -> list[Mutant]:
     ]
 
 
-def outcome(mutant: Mutant) -> Outcome:
-    """Make one mutant, and run its suite."""
+def outcome(sessions: SimpleQueue[WarmPytest], mutant: Mutant) -> Outcome:
+    """Make one mutant, and run its suite, by the sessions of ``pytest-bpf mutate``."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         folder = Path(place) / mutant.suite
         shutil.copytree(SUITES / mutant.suite, folder, ignore=shutil.ignore_patterns("__pycache__"))
         mutant.apply(folder)
+        places = (f"--rootdir={folder}", f"--basetemp={Path(place, 'pytest')}")
         for where, options in PLACES.items():
-            test, message = first_failure(folder, options)
-            if test and UNBUILT.match(message):
+            arguments = (*OWN, *places, *options, str(folder))
+            state, test, message = first_failure(sessions, folder, arguments, SECONDS)
+            if state == "rejected":
                 return Outcome(mutant, wrong=f"does not build: {message}")
-            if test:
-                return Outcome(mutant, test, where)
+            if state == "timed out":
+                return Outcome(mutant, wrong=f"takes more than {SECONDS:.0f} s")
+            if state == "killed":
+                return Outcome(mutant, _without_kernel(test), where)
     return Outcome(mutant, wrong="survives")
-
-
-def first_failure(folder: Path, options: Sequence[str] = ()) -> tuple[str, str]:
-    """Run a suite until a test fails; return its name and why it did, both empty if none does."""
-    report = folder / "report.xml"
-    own = ("-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={folder}")
-    done = subprocess.run(
-        (sys.executable, "-m", "pytest", *own, f"--junitxml={report}", *options, str(folder)),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    cases = ET.parse(report).iter("testcase") if report.exists() else ()  # noqa: S314 (pytest's own)
-    for case in cases:
-        for failure in (*case.iter("failure"), *case.iter("error")):
-            return _without_kernel(case.get("name", "")), failure.get("message", "")
-    if done.returncode:
-        raise RuntimeError(f"pytest itself failed in {folder.name}:\n{done.stdout}{done.stderr}")
-    return "", ""
 
 
 def _without_kernel(test: str) -> str:
@@ -160,8 +148,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="suites at a time")
     options = parser.parse_args()
     outcomes = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for found in pool.map(outcome, mutants(options.suites)):
+    every = mutants(options.suites)
+    sessions: SimpleQueue[WarmPytest] = SimpleQueue()
+    with ExitStack() as ends:
+        for _ in range(min(options.jobs, len(every))):
+            warm = WarmPytest(SUITES / every[0].suite / every[0].file)
+            sessions.put(ends.enter_context(closing(warm)))
+        pool = ends.enter_context(ThreadPoolExecutor(options.jobs))
+        for found in pool.map(partial(outcome, sessions), every):
             outcomes.append(found)
             mutant, said = found.mutant, found.wrong or f"killed by {found.killed_by}"
             print(

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf import BpfError, DifferenceError, RunError, ValueTypeError, check_equivalence
+from pytest_bpf import (
+    BpfError,
+    DifferenceError,
+    NotMeasuredError,
+    RunError,
+    ValueTypeError,
+    check_equivalence,
+    check_invariants,
+    find_worst,
+)
 from pytest_bpf.loader import Loader
+from tests.planted.needles import NEEDLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SUITES = HERE.parent / "bpf_examples"
 PLANTED = HERE / "planted" / "filter.bpf.c"
+NEEDLES_SOURCE = HERE / "planted" / "needles.bpf.c"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +50,17 @@ def test_every_planted_difference_is_found(filters: tuple[Object, Object], numbe
     assert "the way before:" in str(caught.value)
 
 
+@pytest.mark.parametrize("what", NEEDLES)
+def test_a_needle_is_found_by_every_seed(bpf: Loader, what: str) -> None:
+    before, after = (
+        bpf.load(NEEDLES_SOURCE, defines={"NEEDLE": NEEDLES[what], "THEN": verdict})
+        for verdict in ("XDP_DROP", "XDP_TX")
+    )
+    for seed in range(20):
+        with pytest.raises(DifferenceError, match=f"seed {seed}"):
+            check_equivalence(before, after, count=40_000, seed=seed)
+
+
 def test_a_program_is_the_same_as_itself_and_all_of_it_is_reached(
     filters: tuple[Object, Object],
 ) -> None:
@@ -53,7 +75,8 @@ def test_a_program_is_the_same_as_itself_and_all_of_it_is_reached(
     assert "| instructions a run, exactly | not measured | not measured | --bpf-exact |" in str(
         result
     )
-    assert result.before.instructions is None
+    with pytest.raises(NotMeasuredError, match="counted in exact mode: --bpf-exact"):
+        result.before.instructions  # noqa: B018 (it raises)
     for side, obj in zip((result.before, result.after), filters, strict=True):
         program = obj.programs["right"]
         assert side.verified_insns == program.verified_insns
@@ -161,7 +184,31 @@ def test_programs_of_other_kinds_are_said(load: Load) -> None:
 
 def test_a_program_that_cannot_be_test_run_is_said(load: Load) -> None:
     probe = 'SEC("kprobe/do_nanosleep") int probe(void *ctx) { return 0; }'
-    assert "program 'probe' (kprobe) cannot be test-run with inputs" in refused(load, probe, probe)
+    says = "program 'probe' (kprobe) cannot be test-run with inputs; "
+    stimulus = "give bpf_equivalent a stimulus= that makes it run where it is attached, or "
+    assert f"{says}{stimulus}put" in refused(load, probe, probe)
+    for ask in (check_invariants, find_worst):
+        with pytest.raises(RunError) as caught:
+            ask(load(probe))
+        assert str(caught.value).startswith(f"{says}put what it does into a function")
+
+
+SLEEPS = """
+struct question { __u64 number, place; };
+SEC("syscall") int ask(struct question *question) {
+    char read[8];
+    if (!bpf_copy_from_user(read, 8, (void *)question->place)) return 1;
+    return question->number == 0x123456789 ? 2 : THEN;
+}
+"""
+
+
+def test_programs_that_sleep_are_given_inputs_as_well(load: Load) -> None:
+    before, after = (load(SLEEPS.replace("THEN", then)) for then in ("3", "3"))
+    assert check_equivalence(before, after, count=600).inputs == 600
+    wrong = load(SLEEPS.replace("? 2 : THEN", "? 4 : 3"))
+    with pytest.raises(DifferenceError, match="before returns 2, after 4"):
+        check_equivalence(before, wrong, count=600)
 
 
 def test_one_object_is_not_two(load: Load) -> None:
@@ -304,6 +351,17 @@ def test_the_threads_name_and_its_cpus_are_as_before() -> None:
         ({"corpus": ["text"]}, "an input of the corpus"),
         ({"program": "cuont"}, "'count'"),
         ({"inputs": ["limit"]}, "no global variable 'limit' is in every program"),
+        ({"seed": None}, "seed is None; it is a number, and the same one does the same"),
+        ({"program": ("count",) * 3}, "it is a name, or (name before, name after)"),
+        ({"program": 7}, "program is 7; it is a name, or (name before, name after)"),
+        ({"states": (len, 3)}, "it is two functions, of the object before and of that after"),
+        ({"states": len}, "it is two functions, of the object before and of that after"),
+        (
+            {"ignore": ["cuonts"]},
+            "ignore: there is no map or variable 'cuonts' in either object; did you mean 'counts'?",
+        ),
+        ({"renames": {"sums": "counts"}}, "renames: there is no map or variable 'sums' before"),
+        ({"renames": {"counts": "sums"}}, "renames: there is no map or variable 'sums' after"),
     ],
 )
 def test_arguments_that_mean_nothing_are_said(

@@ -130,6 +130,29 @@ def test_a_folder_of_damaged_files_is_taken_or_said(load: Load, tmp_path: Path) 
         check_invariants(load(RIGHT), corpus=tmp_path / "other-3.bin")
 
 
+@pytest.mark.parametrize("name", ["parse-1.bin", "parse-1.failure.json"])
+@pytest.mark.parametrize("what", ["folder", "link", "pipe"])
+def test_what_is_no_file_in_a_folder_of_inputs_is_said(
+    load: Load, tmp_path: Path, name: str, what: str
+) -> None:
+    path = tmp_path / name
+    make = {"folder": path.mkdir, "link": lambda: path.symlink_to("gone")}
+    make.get(what, lambda: os.mkfifo(path))()
+    with pytest.raises(ValueTypeError, match=rf"corpus: .*/{name} is no file with .*; remove it"):
+        check_invariants(load(RIGHT), corpus=tmp_path, count=10)
+
+
+def test_functions_and_seeds_that_are_none_are_said(load: Load) -> None:
+    obj: Any = load(RIGHT)
+    with pytest.raises(ValueTypeError, match="invariant is 5; it is a function that is called"):
+        check_invariants(obj, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueTypeError, match="after is 'x'; it is a function that is called"):
+        check_invariants(obj, after="x")  # type: ignore[arg-type]
+    for ask in (check_invariants, find_worst):
+        with pytest.raises(ValueTypeError, match="seed is '1'; it is a number"):
+            ask(obj, seed="1")  # type: ignore[arg-type]
+
+
 def test_programs_are_chosen_by_name(load: Load) -> None:
     obj = load(RIGHT + 'SEC("tc") int other(struct __sk_buff *skb) { return 0; }')
     with pytest.raises(RunError, match="say by program= which: parse, other"):

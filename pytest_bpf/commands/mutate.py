@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,14 +36,18 @@ SURVIVED, FAILED = 1, 2
 """Exit statuses: the score is too low; the tests cannot be run."""
 
 REJECTED = re.compile(
-    r'(?:failed on setup with ")?(?:\w+\.)*(?:CompileError|LoadError|VerifierError)\b'
+    r'(?:failed on setup with ")?(?:\w+\.)*'
+    r"(?:CompileError|LoadError|VerifierError|AttachError|UnknownNameError)\b"
 )
-"""How the message of a test begins that could not compile or load the program."""
+"""How the message of a test begins that could not compile, load or attach the program."""
 
 LEFT_OUT = shutil.ignore_patterns(".git", "__pycache__", ".venv", "venv", ".tox", "node_modules")
 
 INPUTS = 3000
 """How many inputs a survivor is held against the program with."""
+
+RACES = frozenset({"atomic made plain", "map type swapped"})
+"""The mistakes that may show on two CPUs at once alone, which takes ten times as long to try."""
 
 SECONDS = 120.0
 """How long the tests may take for one mutant: one that loops for ever is killed by that."""
@@ -195,23 +199,36 @@ def _try(
         shutil.copytree(root, copy, ignore=LEFT_OUT, symlinks=True)
         source = copy / file
         source.write_text(mutant.apply(source.read_text("utf-8")), "utf-8")
-        report = Path(place) / "report.xml"
-        warm = sessions.get()
-        try:
-            own = (*_own(place), "-x", f"--junitxml={report}")
-            done = warm.run(copy, (*own, *tests), SECONDS)
-        finally:
-            sessions.put(warm)
-        if done.status is None:
-            return Outcome(file, mutant, "timed out")
-        if not done.status:
-            return Outcome(file, mutant, "survived")
-        for case in ET.parse(report).iter("testcase") if report.exists() else ():  # noqa: S314
-            for failure in (*case.iter("failure"), *case.iter("error")):
-                rejected = REJECTED.match(failure.get("message", ""))
-                state = "rejected" if rejected else "killed"
-                return Outcome(file, mutant, state, case.get("name", ""))
-        raise ValueError(f"pytest itself failed:\n{done.output[-2000:]}")
+        state, test, _ = first_failure(sessions, copy, (*_own(place), *tests))
+        return Outcome(file, mutant, state, test)
+
+
+def first_failure(
+    sessions: SimpleQueue[WarmPytest],
+    folder: Path,
+    arguments: Sequence[str],
+    seconds: float = SECONDS,
+) -> tuple[str, str, str]:
+    """Run tests until one fails; return what became of the mutant, the test, and its message.
+
+    Raises `ValueError` when pytest itself fails.
+    """
+    report = folder.with_name("report.xml")
+    warm = sessions.get()
+    try:
+        done = warm.run(folder, (*arguments, "-x", f"--junitxml={report}"), seconds)
+    finally:
+        sessions.put(warm)
+    if done.status is None:
+        return "timed out", "", ""
+    if not done.status:
+        return "survived", "", ""
+    for case in ET.parse(report).iter("testcase") if report.exists() else ():  # noqa: S314
+        for failure in (*case.iter("failure"), *case.iter("error")):
+            message = failure.get("message", "")
+            state = "rejected" if REJECTED.match(message) else "killed"
+            return state, case.get("name", ""), message
+    raise ValueError(f"pytest itself failed:\n{done.output[-2000:]}")
 
 
 def _shown_by(root: Path, outcome: Outcome) -> str:
@@ -221,7 +238,7 @@ def _shown_by(root: Path, outcome: Outcome) -> str:
     broken.write_text(outcome.mutant.apply(source.read_text("utf-8")), "utf-8")
     compared = 0
     try:
-        with Loader(root) as bpf:
+        with _cpus_of(outcome.mutant), Loader(root) as bpf:
             before, after = bpf.load(source), bpf.load(broken)
             for name, program in before.programs.items():
                 if program.kind.test_run in {"packet", "arguments", "context"}:
@@ -236,6 +253,18 @@ def _shown_by(root: Path, outcome: Outcome) -> str:
     if not compared:
         return "not compared with the program: none of it can be test-run\n"
     return f"the same as the program for {INPUTS} inputs: perhaps no test can see it\n"
+
+
+@contextmanager
+def _cpus_of(mutant: Mutant) -> Iterator[None]:
+    """Keep this thread on one CPU for mistakes that need no second one to be seen."""
+    cpus = os.sched_getaffinity(0)
+    if mutant.what not in RACES:
+        os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 def _pytest(folder: Path, place: str, *arguments: str) -> subprocess.CompletedProcess[str]:

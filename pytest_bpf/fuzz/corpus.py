@@ -31,6 +31,8 @@ class Failure:
 
 def read_failure(path: Path) -> Failure:
     """Return a failure that was kept; `ValueTypeError` for a file that is none."""
+    if not path.is_file():
+        raise ValueTypeError(f"corpus: {path} is no file with inputs; remove it")
     try:
         kept = json.loads(path.read_text("utf-8"))
         if isinstance(kept, list):  # what there was before more was known
@@ -58,6 +60,8 @@ class Corpus:
         """Return the inputs, in the order of their names."""
         result = []
         for path in sorted(self.folder.glob(f"{self._program}-*.bin")):
+            if not path.is_file():
+                raise ValueTypeError(f"corpus: {path} is no file with an input; remove it")
             if path.stat().st_size > LARGEST:
                 raise ValueTypeError(
                     f"corpus: {path} is {path.stat().st_size} bytes, an input is at most {LARGEST}"

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_bpf.costs.figures.map_memory import map_memory
-from pytest_bpf.errors import BpfError, RunError, ValueTypeError
-from pytest_bpf.fuzz.exact import instruction_counter
+from pytest_bpf.errors import (
+    BpfError,
+    RunError,
+    UnknownNameError,
+    ValueTypeError,
+    near_matches,
+)
+from pytest_bpf.fuzz.exact import instruction_counter, require_count
 from pytest_bpf.fuzz.hooked import TYPES, Stimulus, check_driven
 from pytest_bpf.fuzz.inputs import PINNED, seeds
 from pytest_bpf.fuzz.pair import SIDES, Pair
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from pytest_bpf.fuzz.subject import Subject
     from pytest_bpf.objects import Link, Object, Program
 
+STIMULUS = "give bpf_equivalent a stimulus= that makes it run where it is attached, or "
+"""What else can be done with a program that cannot be test-run."""
+
 COUNT, DRIVEN_COUNT = 20_000, 2000
 """How many inputs a pair of programs gets, unless it is said; and one that a stimulus drives."""
 
@@ -39,7 +48,7 @@ COSTS = {
     "machine code, bytes": "jited",
     "memory of maps, bytes": "maps",
     "BPF instructions a run": "insns",
-    "instructions a run, exactly": "instructions",
+    "instructions a run, exactly": "exactly",
 }
 """What a change costs or saves, by the rows of the table, and the members of `Side`."""
 
@@ -53,9 +62,9 @@ class Side:
     """What is known of one of two programs: how much of it was reached, and what it costs.
 
     ``insns`` are the instructions of a run, on average over the inputs that reached something new,
-    ``instructions`` those of the machine, less those of an empty program, which exact mode counts:
-    None where they were not measured. ``states`` are the verifier's, ``stack``, ``jited`` (machine
-    code) and ``maps`` (of the object) bytes.
+    ``exactly`` those of the machine, less those of an empty program, which exact mode counts: None
+    where they were not measured. ``states`` are the verifier's, ``stack``, ``jited`` (machine code)
+    and ``maps`` (of the object) bytes.
     """
 
     name: str
@@ -66,7 +75,12 @@ class Side:
     jited: int
     maps: int
     insns: float
-    instructions: float | None
+    exactly: float | None
+
+    @property
+    def instructions(self) -> float:
+        """The machine's instructions of a run; `NotMeasuredError` outside of exact mode."""
+        return require_count(self.exactly)
 
 
 @dataclass(frozen=True)
@@ -134,16 +148,22 @@ def check_equivalence(
         raise RunError("before and after are one object, which has one state: load it twice")
     if attach is not None and stimulus is None:
         raise ValueTypeError("attach= says where programs run that a stimulus= drives; it is None")
+    left_out = tuple(ignore)
+    _check_names(before, after, left_out, renames or {})
+    if states is not None and not (_are_two(states) and all(map(callable, states))):
+        raise ValueTypeError(
+            f"states is {states!r}; it is two functions, of the object before and of that after"
+        )
     programs = _programs(before, after, program, driven=stimulus is not None)
     if count is None:
         count = COUNT if stimulus is None else DRIVEN_COUNT
-    ends_at = limit(count, seconds)
+    ends_at = limit(count, seconds, seed)
     cpus = sorted(os.sched_getaffinity(0))
     with ExitStack() as ends:
         driver = None
         if stimulus is not None:
             driver = ends.enter_context(closing(Stimulus(stimulus, attach)))
-        made = all_subjects((before, after), programs, inputs, ignore, driver)
+        made = all_subjects((before, after), programs, inputs, left_out, driver)
         subjects = ends.enter_context(made)
         shape = subjects[0].shape
         pair = Pair(*subjects, renames=renames or {}, states=states)
@@ -187,6 +207,25 @@ def _check_reached(pair: Pair, driver: Stimulus, done: Progress) -> None:
             )
 
 
+def _check_names(
+    before: Object, after: Object, ignore: Sequence[str], renames: Mapping[str, str]
+) -> None:
+    """Raise `UnknownNameError` for a name of a map or a variable that is nowhere."""
+    known = [{*obj.maps, *obj.globals} for obj in (before, after)]
+    asked = [("ignore", name, known[0] | known[1], "in either object") for name in ignore]
+    for old, new in renames.items():
+        asked += [("renames", old, known[0], "before"), ("renames", new, known[1], "after")]
+    for option, name, names, where in asked:
+        if name not in names:
+            raise UnknownNameError(
+                f"{option}: there is no map or variable {name!r} {where}{near_matches(name, names)}"
+            )
+
+
+def _are_two(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2
+
+
 def _programs(
     before: Object, after: Object, names: str | tuple[str, str] | None, *, driven: bool
 ) -> tuple[Program, Program]:
@@ -206,15 +245,19 @@ def _programs(
             )
         else:
             for program in before.programs.values():
-                check_driven(program) if driven else check_runs(program)
+                check_driven(program) if driven else check_runs(program, else_by=STIMULUS)
             raise RunError(
                 f"{before.path.name} and {after.path.name} have no program of the same name; say "
                 "by program=(name before, name after) which are compared"
             )
-    first, second = (names, names) if isinstance(names, str) else names
+    if isinstance(names, str):
+        names = (names, names)
+    if not _are_two(names):
+        raise ValueTypeError(f"program is {names!r}; it is a name, or (name before, name after)")
+    first, second = names
     pair = before.programs[first], after.programs[second]
     for program in pair:
-        check_driven(program) if driven else check_runs(program)
+        check_driven(program) if driven else check_runs(program, else_by=STIMULUS)
     if pair[0].type != pair[1].type:
         raise RunError(
             f"program {first!r} is of type {pair[0].type} and {second!r} of type {pair[1].type}: "

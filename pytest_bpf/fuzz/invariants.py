@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import BpfError
+from pytest_bpf.errors import BpfError, ValueTypeError
 from pytest_bpf.fuzz.corpus import Corpus
 from pytest_bpf.fuzz.inputs import seeds
 from pytest_bpf.fuzz.paths import Reach, path, reach
@@ -199,7 +199,7 @@ def explore(
     with one_subject(obj, program, inputs) as subject:
         question = _Invariants(subject, invariant, after)
         begin = _beginning(subject, start, _corpus(subject, corpus))
-        done = search(question, subject.shape, limit(count, seconds), seed, begin)
+        done = search(question, subject.shape, limit(count, seconds, seed), seed, begin)
     failure = done.sequence if done.trouble else ()
     return Harvest(done.inputs, done.refused, tuple(done.corpus), tuple(failure))
 
@@ -228,7 +228,10 @@ def check_invariants(
     Raises `InvariantError`, `RunError`, `UnknownNameError`, and `ValueTypeError` for a folder that
     is none.
     """
-    ends_at = limit(count, seconds)
+    ends_at = limit(count, seconds, seed)
+    for name, function in (("invariant", invariant), ("after", after)):
+        if function is not None and not callable(function):
+            raise ValueTypeError(f"{name} is {function!r}; it is a function that is called")
     with one_subject(obj, program, inputs) as subject:
         question = _Invariants(subject, invariant, after)
         kept = _corpus(subject, corpus)

@@ -73,8 +73,14 @@ class Limit:
     seconds: float = float("inf")
 
 
-def limit(count: int, seconds: float | None) -> Limit:
-    """Return when a search ends; `ValueTypeError` for a limit that lets nothing run."""
+def limit(count: int, seconds: float | None, seed: int) -> Limit:
+    """Return when a search ends.
+
+    `ValueTypeError` for a limit that lets nothing run, and for a seed that is no number: another
+    search would not do the same.
+    """
+    if type(seed) is not int:
+        raise ValueTypeError(f"seed is {seed!r}; it is a number, and the same one does the same")
     if not (type(count) is int and count > 0):
         raise ValueTypeError(f"count is {count!r}; it is how many inputs to try, at least 1")
     if seconds is not None and not seconds > 0:

@@ -51,14 +51,16 @@ def calls(program: Program) -> set[int]:
     return helpers(flow(instructions(program)))
 
 
-def check_runs(program: Program) -> str:
-    """Return how a program is run; `RunError` for one that cannot be test-run with an input."""
+def check_runs(program: Program, *, else_by: str = "") -> str:
+    """Return how a program is run; `RunError` for one that cannot be test-run with an input.
+
+    The error says what else can be done: ``else_by``, if there is something.
+    """
     mode = program.kind.test_run
     if mode not in KINDS:
         raise RunError(
-            f"program {program.name!r} ({program.type}) cannot be test-run with inputs; give "
-            "bpf_equivalent a stimulus= that makes it run where it is attached, or put what it "
-            'does into a function, and call that from a SEC("raw_tp") program, too'
+            f"program {program.name!r} ({program.type}) cannot be test-run with inputs; {else_by}"
+            'put what it does into a function, and call that from a SEC("raw_tp") program, too'
         )
     return mode
 
@@ -149,16 +151,9 @@ class Subject:
         """Return what gives an input to a build."""
         if self.stimulus is not None:
             self._end.callback(self.stimulus.attach(twin.program).detach)
-            setters = [(put, twin) for put in self.setters]
-            return _driver(self.stimulus, [twin], setters, self.shape.fixed)
-        return self._giver(twin.fd, twin)
-
-    def shipped_runner(self) -> Callable[[bytes], Answer]:
-        """Return what gives an input to the program as it ships, which has no pins."""
-        return self._giver(self.program.fd, self.hit)
-
-    def _giver(self, fd: int, twin: Twin) -> Callable[[bytes], Answer]:
-        fixed, setters = self.shape.fixed, self.setters
+            of_twin = [(put, twin) for put in self.setters]
+            return _driver(self.stimulus, [twin], of_twin, self.shape.fixed)
+        fd, fixed, setters = twin.fd, self.shape.fixed, self.setters
         if self.shape.kind == "packet":
             run = _packet_runs(self.shape, [fd])
 

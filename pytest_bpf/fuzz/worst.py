@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_bpf.fuzz.exact import instruction_counter
+from pytest_bpf.fuzz.exact import instruction_counter, require_count
 from pytest_bpf.fuzz.inputs import seeds
 from pytest_bpf.fuzz.mutation import hints, mutator
 from pytest_bpf.fuzz.paths import path
@@ -36,22 +36,27 @@ BEST, FEW = 64, 4
 class WorstCase:
     """The dearest input found: ``insns`` are the instructions that the program runs for it.
 
-    A call of a helper counts as one. ``instructions`` are those of the machine, which exact mode
-    counts, helpers included and those of an empty program subtracted: there the input is the one
-    that takes most of them; None where they were not measured. ``data`` is the packet, ``text`` the
-    whole input, and ``way`` the lines of C. ``inputs`` is how many were tried: there may be a more
+    A call of a helper counts as one. ``exactly`` are those of the machine, which exact mode counts,
+    helpers included and those of an empty program subtracted: there the input is the one that takes
+    most of them; None where they were not measured. ``data`` is the packet, ``text`` the whole
+    input, and ``way`` the lines of C. ``inputs`` is how many were tried: there may be a more
     expensive one.
     """
 
     insns: int
-    instructions: float | None
+    exactly: float | None
     data: bytes
     text: str
     way: tuple[str, ...]
     inputs: int
 
+    @property
+    def instructions(self) -> float:
+        """The machine's instructions; raises `NotMeasuredError` outside of exact mode."""
+        return require_count(self.exactly)
+
     def __str__(self) -> str:
-        exactly = "" if self.instructions is None else f", {self.instructions:.0f} of the machine,"
+        exactly = "" if self.exactly is None else f", {self.exactly:.0f} of the machine,"
         return f"{self.insns} instructions{exactly} for\n{self.text}"
 
 
@@ -68,7 +73,7 @@ def find_worst(
 
     Raises as `check_invariants` does.
     """
-    limit(count, None)
+    limit(count, None, seed)
     with (
         one_subject(obj, program, inputs) as subject,
         closing(_Meter(subject)) as meter,

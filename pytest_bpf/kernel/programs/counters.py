@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
     from pytest_bpf.kernel.programs.flow import Flow
 
-Mode = Literal["hit", "count", "operands"]
+Mode = Literal["hit", "count", "operands", "plain"]
 
-WIDTHS: dict[Mode, int] = {"hit": 1, "count": 8, "operands": 16}
-"""Bytes of the counters' map that each place takes."""
+WIDTHS: dict[Mode, int] = {"hit": 1, "count": 8, "operands": 16, "plain": 0}
+"""Bytes of the counters' map that each place takes; a plain build has pins alone."""
 
 MAP_VALUE = 2
 """``BPF_PSEUDO_MAP_VALUE``: a constant that is an address in a map's only value."""
@@ -110,6 +110,8 @@ class Build:
 
 def places(program: Flow, mode: Mode) -> tuple[tuple[int, ...], dict[int, int]]:
     """Return the places of a build and the counters of its edges, as `Build` has them."""
+    if mode == "plain":
+        return (), {}
     if mode == "operands":
         jumps = (at for at, insn in _first(program) if _compares(insn))
         return tuple(jumps), {}
