@@ -129,11 +129,17 @@ def _wheel() -> Path | None:
 
 def _probe(program: Path, cache: Cache) -> Compiler:
     """Return the compiler when it compiles for BPF, asking it only once per program file."""
+    status = program.stat()
+    file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _probe_file(program, file, cache)
+
+
+@lru_cache(maxsize=64)
+def _probe_file(program: Path, file: tuple[int, int, int, int], cache: Cache) -> Compiler:
     is_zig = program.name.startswith("zig")
     command = (str(program), "clang") if is_zig else (str(program),)
     flags = (f"--target={TARGET}", *(_zig_resources(program) if is_zig else ()))
-    status = program.stat()
-    identity = f"{program.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+    identity = f"{program.resolve()}:{file[2]}:{file[3]}"
     record = cache.folder / "compilers" / digest(identity, *command, *flags)
     try:
         version = str(json.loads(cache.read("compilers", record.name) or b"")["version"])

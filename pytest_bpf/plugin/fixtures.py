@@ -60,19 +60,30 @@ def _bpf_session() -> Iterator[set[str]]:
         yield set()
 
 
+def bpf_session(request: pytest.FixtureRequest) -> set[str]:
+    """Return what `_bpf_session` gives.
+
+    A fixture of a test that named it as an argument would be kept until the end of the session:
+    pytest has a fixture keep each that it must finish before itself.
+    """
+    ours: set[str] = request.getfixturevalue("_bpf_session")
+    return ours
+
+
 @pytest.fixture
-def _bpf_leaks(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterator[None]:
+def _bpf_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Compare what this process, those below it and their daemons hold open before and after."""
     from pytest_bpf.kernel.sys.descriptors import open_objects, processes
     from pytest_bpf.plugin import leaks
 
+    session = bpf_session(request)
     made = request.config.stash.setdefault(MADE, set())
     held = partial(leaks.held_by_test, request.node.nodeid, processes(), made)
     before = held()
     yield
-    if held() - before - _bpf_session:
+    if held() - before - session:
         gc.collect()
-    left = held() - before - _bpf_session
+    left = held() - before - session
     made.intersection_update(open_objects())
     if left:
         message = leaks.message(request.node.nodeid, left)
@@ -104,10 +115,11 @@ def bpf_places(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Pla
 
 
 @pytest.fixture(scope="module")
-def bpf_places_module(_bpf_session: set[str]) -> Iterator[Places]:
+def bpf_places_module(request: pytest.FixtureRequest) -> Iterator[Places]:
     """The same for a whole module: what it makes stays until the module's last test."""
     from pytest_bpf.netns.places import Places
 
+    bpf_session(request)
     with Places() as places:
         yield places
 
@@ -335,13 +347,12 @@ def _bpf_drop_reasons(
 
 
 @pytest.fixture
-def bpf_drops(
-    request: pytest.FixtureRequest, bpf_places: Places, _bpf_drop_reasons: ReasonCounter
-) -> Iterator[Drops]:
+def bpf_drops(request: pytest.FixtureRequest, bpf_places: Places) -> Iterator[Drops]:
     """What was dropped, and why, in this test's namespaces from here on."""
     from pytest_bpf.drops import Drops
 
-    with Drops(bpf_places.namespaces, _bpf_drop_reasons) as drops:
+    reasons = request.getfixturevalue("_bpf_drop_reasons")  # as `bpf_session` is asked for
+    with Drops(bpf_places.namespaces, reasons) as drops:
         request.node.stash[DROPS] = drops
         yield drops
     del request.node.stash[DROPS]

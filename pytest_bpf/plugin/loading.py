@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_bpf.plugin.fixtures import bpf_session
 from pytest_bpf.plugin.settings import settings
 from pytest_bpf.plugin.stash import (
     COSTS,
@@ -36,9 +37,9 @@ def bpf(request: pytest.FixtureRequest, _bpf_leaks: None) -> Iterator[Loader]:
 
 
 @pytest.fixture(scope="module")
-def bpf_module(request: pytest.FixtureRequest, _bpf_session: set[str]) -> Iterator[Loader]:
+def bpf_module(request: pytest.FixtureRequest) -> Iterator[Loader]:
     """The same for a whole module: what it loads stays until the module's last test."""
-    yield from _loader(request, _bpf_session)
+    yield from _loader(request, bpf_session(request))
 
 
 def _loader(request: pytest.FixtureRequest, kept: set[str] | None = None) -> Iterator[Loader]:

@@ -7,7 +7,6 @@ import os
 from contextlib import suppress
 from ctypes import c_uint32, c_uint64
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_bpf.kernel.sys import libbpf
@@ -66,7 +65,7 @@ def objects_open_in(pid: int | str = "self") -> set[tuple[str, int]]:
 
 def object_of(fd: int) -> tuple[Literal["prog", "map", "link"], int]:
     """Return what a descriptor of this process is, as in libbpf's names, and its id."""
-    kind, field = _KINDS[str(Path(f"/proc/self/fd/{fd}").readlink())]
+    kind, field = _KINDS[os.readlink(f"/proc/self/fd/{fd}")]  # noqa: PTH115
     number = _number("self", fd, field)
     return ("prog" if kind == "program" else "map" if kind == "map" else "link"), number
 
@@ -85,8 +84,7 @@ def objects_open_in_children() -> set[str]:
 
 def processes() -> set[int]:
     """Return the ids of all processes."""
-    # Without pathlib, which interns every name: this is asked before and after each test.
-    return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+    return {int(name) for name in _names("/proc") if name.isdigit()}
 
 
 def objects_open_in_daemons(earlier: set[int], test: str, made: set[str]) -> set[str]:
@@ -107,7 +105,7 @@ def objects_open_in_daemons(earlier: set[int], test: str, made: set[str]) -> set
 def _is_of_test(pid: int, test: str) -> bool:
     """Say whether a process was started while a test ran: pytest's variable has its name."""
     with suppress(OSError):
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environment = _read(f"/proc/{pid}/environ").split(b"\0")
         return any(each.startswith(f"{TEST_VARIABLE}={test} (".encode()) for each in environment)
     return False
 
@@ -119,23 +117,31 @@ def _objects_or_nothing(pid: int) -> set[tuple[str, int]]:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    for task in _entries(f"/proc/{pid}/task"):
-        with suppress(OSError):
-            for child in map(int, (task / "children").read_text(encoding="ascii").split()):
-                yield child
-                yield from _descendants(child)
-
-
-def _entries(folder: str) -> list[Path]:
     with suppress(OSError):
-        return list(Path(folder).iterdir())
-    return []
+        for task in _names(f"/proc/{pid}/task"):
+            with suppress(OSError):
+                for child in map(int, _read(f"/proc/{pid}/task/{task}/children").split()):
+                    yield child
+                    yield from _descendants(child)
 
 
 def _command(pid: int) -> str:
     with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        return _read(f"/proc/{pid}/comm").decode(errors="replace").strip()
     return "gone"
+
+
+# Without pathlib, which interns each part of a path, and the table of what is interned only grows:
+# all this is asked before and after each test.
+
+
+def _names(folder: str) -> list[str]:
+    return os.listdir(folder)  # noqa: PTH208
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read()
 
 
 def perf_attachments(pid: int) -> list[PerfAttachment]:
@@ -153,14 +159,15 @@ def _events(pid: int) -> list[int]:
 
 
 def _descriptors(pid: int | str) -> Iterator[tuple[int, str]]:
+    folder = f"/proc/{pid}/fd"
     with suppress(FileNotFoundError, ProcessLookupError):
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
+        for name in _names(folder):
             with suppress(OSError):  # closed since: that of this listing, or by another thread
-                yield int(fd.name), str(fd.readlink())
+                yield int(name), os.readlink(f"{folder}/{name}")  # noqa: PTH115
 
 
 def _number(pid: int | str, fd: int, field: str) -> int:
-    lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+    lines = _read(f"/proc/{pid}/fdinfo/{fd}").decode("ascii").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 
