@@ -92,7 +92,7 @@ def test_an_agent_is_given_once_it_is_attached(agents: Agents, watch: Command) -
     assert program.verified_insns > 0
     assert agent.links["watch_priority_max"].attached
     assert [process.name() for process in agent.processes] == ["watch"]
-    assert agent.printed.wait_for("^event 3$", timeout=30)
+    assert agent.printed.wait_for("^event 3$", timeout=120)
     assert agent.output.startswith("ready\nevent 1\n")
     agent.stop()
     assert not agent.running
@@ -289,7 +289,7 @@ def test_a_tool_of_bcc(agents: Agents) -> None:
         cost = agent.under(connect, rate=20, seconds=0.5, samples=20)
     assert cost.lost == 0
     assert cost.latency
-    assert agent.printed.wait_for(rf"^\S+ +{os.getpid()} .*SYN_SENT +-> ESTABLISHED", timeout=30)
+    assert agent.printed.wait_for(rf"^\S+ +{os.getpid()} .*SYN_SENT +-> ESTABLISHED", timeout=120)
 
 
 # -- what agents do wrong ----------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_an_agent_that_loads_and_does_not_attach_is_given_after_a_rest(
 
 def test_an_agent_that_dies(watch: Command) -> None:
     agents = Agents()
-    agents([*watch, "die"], programs=0)._process.wait(5)
+    agents([*watch, "die"], programs=0)._process.wait(120)
     with pytest.raises(AgentError, match="'watch' died before the test ended: exit status 3"):
         agents.close()
 
@@ -334,7 +334,7 @@ def test_an_agent_that_dies(watch: Command) -> None:
 def test_a_dead_agent_is_put_under_no_load(agents: Agents, watch: Command) -> None:
     agent = agents(watch)
     os.kill(agent.pid, signal.SIGKILL)
-    agent._process.wait(5)
+    agent._process.wait(120)
     with pytest.raises(AgentError, match="ended before it was put under load: killed by SIGKILL"):
         agent.under(load, rate=100)
 
@@ -353,7 +353,7 @@ def test_an_agent_that_dies_under_load(agents: Agents, watch: Command) -> None:
 
 def test_an_agent_that_may_end_by_itself(agents: Agents, watch: Command) -> None:
     agent = agents([*watch, "die"], programs=0)
-    assert agent.wait(timeout=30) == 3
+    assert agent.wait(timeout=120) == 3
 
 
 def test_an_agent_that_ignores_the_signal(watch: Command) -> None:

@@ -93,7 +93,7 @@ def accounted(path: Topology, drops: Drops, count: int = COUNT) -> Any:
     """
     left, _, right = path
     result = left.traffic.udp(to=right, count=count)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while result.received + drops.total < result.sent and time.monotonic() < deadline:
         os.sched_yield()
     assert result.received + drops.total == result.sent, repr(drops)

@@ -127,12 +127,6 @@ def test_a_name_that_only_begins_right_is_found() -> None:
     assert "variable 'sends': before 0, after 1" in text
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two CPUs at once need two CPUs")
-def test_an_update_that_is_lost_on_two_cpus_is_found() -> None:
-    text = differ("per_cpu/before.bpf.c", "per_cpu/racy.bpf.c", count=2000)
-    assert "on two CPUs at once, and only then: map 'totals'" in text
-
-
 HEAD = """
 struct {{ __uint(type, BPF_MAP_TYPE_{}); __uint(max_entries, 4); __type(key, __u32);
     __type(value, {}); }} {} SEC(".maps");

@@ -459,7 +459,7 @@ def test_closing_ends_a_read_of_an_array(obj: Object, options: dict[str, Any]) -
     thread.start()
     time.sleep(0.01)
     obj.close()
-    thread.join(timeout=30)
+    thread.join(timeout=120)
     assert "the reader of 'events' is closed" in str(caught[0])
     with pytest.raises(MapError, match="is closed"):
         _ = reader.generated

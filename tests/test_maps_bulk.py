@@ -342,7 +342,7 @@ def test_closing_while_another_thread_reads(obj: Object) -> None:
         os.sched_yield()
     obj.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert len(ended) == 2
     assert all("'cells' is gone: its object was closed" in words for words in ended)
 

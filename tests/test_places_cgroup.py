@@ -58,13 +58,13 @@ def test_threads_share_a_cgroup_until_the_last_has_left() -> None:
 
     def stay() -> None:
         entered.set()
-        leave.wait(10)
+        leave.wait(120)
 
     before = cgroup_of()
     with Cgroup() as cgroup:
         thread = threading.Thread(target=cgroup.run, args=(stay,))
         thread.start()
-        assert entered.wait(10)
+        assert entered.wait(120)
         cgroup.run(int)
         assert cgroup_of() == cgroup.path.name
         leave.set()

@@ -30,8 +30,8 @@ ETH_P_ALL = 3
 
 
 @contextmanager
-def slow_cable() -> Iterator[tuple[Namespace, Namespace]]:
-    """Join two namespaces by a third whose thread passes frames on after `DELAY` seconds."""
+def slow_cable(delay: float = DELAY) -> Iterator[tuple[Namespace, Namespace]]:
+    """Join two namespaces by a third whose thread passes frames on after ``delay`` seconds."""
     layout = Layout(
         cables=(
             (End("left", "veth0", "192.0.2.1/24", "2001:db8::1/64"), End("middle", "a")),
@@ -45,11 +45,11 @@ def slow_cable() -> Iterator[tuple[Namespace, Namespace]]:
         wake, woken = socket.socketpair()
         stack.enter_context(wake)
         stack.enter_context(woken)
-        thread = threading.Thread(target=pass_on, args=({a: b, b: a}, woken))
+        thread = threading.Thread(target=pass_on, args=({a: b, b: a}, woken, delay))
         thread.start()
         stack.callback(thread.join)
         stack.callback(wake.send, b"x")
-        left.delay = right.delay = DELAY
+        left.delay = right.delay = delay
         yield left, right
 
 
@@ -61,7 +61,7 @@ def tap(namespace: Namespace, ifname: str) -> socket.socket:
     return made
 
 
-def pass_on(to: dict[socket.socket, socket.socket], woken: socket.socket) -> None:
+def pass_on(to: dict[socket.socket, socket.socket], woken: socket.socket, delay: float) -> None:
     under_way: deque[tuple[float, socket.socket, bytes]] = deque()
     while True:
         rest = under_way[0][0] - time.monotonic() if under_way else None
@@ -69,7 +69,7 @@ def pass_on(to: dict[socket.socket, socket.socket], woken: socket.socket) -> Non
         if woken in ready:
             return
         for source in ready:
-            under_way.append((time.monotonic() + DELAY, to[source], source.recv(1 << 17)))
+            under_way.append((time.monotonic() + delay, to[source], source.recv(1 << 17)))
         while under_way and under_way[0][0] <= time.monotonic():
             _, target, frame = under_way.popleft()
             target.send(frame)
@@ -89,8 +89,8 @@ def test_what_comes_late_is_counted() -> None:
 
 
 def test_a_time_out_of_ones_own_can_be_too_short() -> None:
-    with slow_cable() as (left, right):
-        assert left.traffic.udp(to=right, count=10, timeout=DELAY / 10).received == 0
+    with slow_cable(60) as (left, right):  # nothing of it comes while the test runs
+        assert left.traffic.udp(to=right, count=10, timeout=DELAY).received == 0
 
 
 def test_netem_is_waited_for() -> None:

@@ -147,7 +147,7 @@ def test_an_endless_sender_cannot_keep_an_end_open(ends: tuple[Namespace, Namesp
         with right.traffic.sink("udp") as sink:
             sender = threading.Thread(target=send_on, args=(client, (sink.address, sink.port)))
             sender.start()
-            assert open_sender.wait(timeout=10)
+            assert open_sender.wait(timeout=120)
         assert sender.is_alive()
         stop.set()
         sender.join(timeout=10 * LAST_READ)

@@ -290,7 +290,7 @@ def test_threads_start_together() -> None:
 
     def look(_: int) -> None:
         start.append(time.perf_counter())
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=120)
 
     barrier = threading.Barrier(4)  # passes only when all four run at the same time
     Syscalls({"look": look}).run("look", 4, threads=4)

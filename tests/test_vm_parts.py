@@ -293,9 +293,9 @@ def test_a_changed_file_makes_a_saved_python_stale(tmp_path: Path) -> None:
 def test_a_panic_is_shown_from_its_first_line_on() -> None:
     long = "seq 1 40; echo Kernel panic - not syncing: x; seq 41 80"
     with QemuProcess(lambda _: ["sh", "-c", long]) as process:
-        process.wait(30)
+        process.wait(120)
         panic = str(process.error("ended by itself")).splitlines()[1:]
     assert panic == ["  | Kernel panic - not syncing: x", *(f"  | {n}" for n in range(41, 81))]
     with QemuProcess(lambda _: ["seq", "80"]) as process:
-        process.wait(30)
+        process.wait(120)
         assert str(process.error("ended by itself")).splitlines()[1] == "  | 56"

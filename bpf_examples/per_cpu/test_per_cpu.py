@@ -133,6 +133,18 @@ def test_per_cpu_sums_are_the_same_as_the_shared_count(bpf_equivalent: CheckEqui
 
 
 @two_cpus
-def test_a_lost_update_is_found_without_a_hint(bpf_equivalent: CheckEquivalence) -> None:
-    with pytest.raises(DifferenceError, match="on two CPUs at once, and only then: map 'totals'"):
-        bpf_equivalent("before.bpf.c", "racy.bpf.c", count=2000)
+def test_a_lost_update_is_found_without_a_hint(
+    bpf: Loader, bpf_equivalent: CheckEquivalence
+) -> None:
+    message = ""
+    for _ in range(5):  # on a busy machine the two CPUs seldom run at the same time
+        try:
+            bpf_equivalent("before.bpf.c", "racy.bpf.c", count=2000)
+        except DifferenceError as error:
+            message = str(error)
+            break
+    if not message:
+        racy = bpf.load("racy.bpf.c")
+        if sum(count(racy, CPUS).packets < 2 * PACKETS for _ in range(20)) < 10:
+            pytest.skip("not measured: two CPUs seldom ran at the same time")
+    assert "on two CPUs at once, and only then: map 'totals'" in message
