@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpf.budgets import results
 from tests.budget_sessions import Session, session_in
 
 if TYPE_CHECKING:
@@ -317,3 +318,26 @@ def test_dear(bpf, n): drive(bpf)
     )
     assert len(outcome.failed) == 2
     assert sum(line.startswith("fail ") for line in outcome.section) == 2
+
+
+def test_a_test_that_is_tried_again_counts_once(tmp_path: Path) -> None:
+    told = session_in(
+        tmp_path,
+        """
+@budget(verified_insns=1)
+def test_again(bpf): drive(bpf)
+
+@pytest.mark.bpf_claim("is cheap", row=1)
+def test_claim(bpf_claim):
+    bpf_claim(True, before=9, after=7, unit="instructions")
+    assert 0
+""",
+        *("--reruns=1", "--bpf-report=json:all.json"),
+    )
+    assert "2 rerun" in told.output
+    assert len([line for line in told.section if "test_again" in line]) == 2, told.output
+    kept = results.read(tmp_path / "all.json")
+    broken = [finding for finding in kept.findings if finding["verdict"] == "fail"]
+    assert {finding["metric"] for finding in broken} == {"verified_insns"}
+    assert len({finding["subject"] for finding in broken}) == len(broken)
+    assert len(kept.claims) == 1

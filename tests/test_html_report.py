@@ -353,3 +353,16 @@ def test_a_session_shows_paths_files_and_lines_that_ran(pytester: pytest.Pyteste
     assert '<svg class="time"' in page
     assert 'href="../kept/test_failing.py-test_wrong_verdict/report.txt"' in page
     assert '<tr class="missed">' in page or '<tr class="gap missed">' in page
+
+
+def test_a_second_run_is_not_among_the_lines_that_ran(pytester: pytest.Pytester) -> None:
+    (pytester.path / "failing.bpf.c").write_text(C)
+    (pytester.path / "test_failing.py").write_text(TESTS)
+    result = pytester.runpytest_subprocess(
+        *("-q", "-p", "no:cacheprovider", "-k", "wrong_verdict", "--bpf-cov"),
+        *("--bpf-rerun-traced", "--bpf-report=json:results.json"),
+    )
+    result.stdout.fnmatch_lines(["*ms      lines of failing.bpf.c: *"])
+    merged = results.read(pytester.path / "results.json")
+    lines = {line.text.strip(): line.count for file in merged.annotated for line in file.lines}
+    assert lines["total++;"] == 1

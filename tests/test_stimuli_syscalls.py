@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import struct
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -208,6 +211,38 @@ def test_threads_are_pinned_and_the_caller_is_not() -> None:
     assert sum(count for count, _ in seen) == 9
     assert os.sched_getaffinity(0) == mine
     assert threading.active_count() == len(threading.enumerate())
+
+
+REFUSED = """
+import ctypes, os, struct, threading
+from pytest_bpf.errors import StimulusError
+from pytest_bpf.syscalls import Syscalls
+
+refuse = [  # seccomp: sched_setaffinity fails with EPERM
+    (0x20, 0, 0, 0), (0x15, 0, 1, 203), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)
+]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in refuse))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(refuse), ctypes.addressof(code)))
+prctl = ctypes.CDLL(None).prctl
+assert not prctl(38, 1, 0, 0, 0) and not prctl(22, 2, program, 0, 0)
+done = []
+try:
+    cpus = sorted(os.sched_getaffinity(0))
+    Syscalls({"look": done.append}).run("look", threads=8, cpus=cpus)
+except StimulusError as error:
+    print(error, done, threading.active_count(), sep="|")
+"""
+
+
+def test_a_cpu_on_which_no_thread_may_run_is_one_sentence() -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the number of the system call is x86-64's")
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED], capture_output=True, text=True, timeout=60, check=True
+    )
+    sentence, *rest = done.stdout.rstrip().split("|")
+    assert re.fullmatch(r"no thread can run on CPU \d+: Operation not permitted", sentence)
+    assert rest == ["[]", "1"]  # nothing ran, and no thread is left
 
 
 def test_one_thread_without_cpus_is_the_caller() -> None:

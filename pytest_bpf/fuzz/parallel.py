@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import TYPE_CHECKING
 
 from pytest_bpf.kernel.programs.assembly import UPDATE
 from pytest_bpf.kernel.programs.flow import ST, STX, is_helper_call
+from pytest_bpf.kernel.sys.threads import run_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,24 +92,10 @@ def _after_runs(subject: Subject, data: bytes, cpus: Sequence[int]) -> Snapshot:
     packet, context = subject.shape.rest(data), None
     if subject.shape.context is not None:
         packet, context = subject.shape.context.given(data)
-    barrier = threading.Barrier(len(cpus))
-    failures: list[BaseException] = []
 
-    def run(cpu: int) -> None:
-        try:
-            os.sched_setaffinity(0, {cpu})
-            barrier.wait()
-            for _ in range(2 // len(cpus)):
-                subject.hit.program.test_run(packet, context, repeat=RUNS)
-        except BaseException as error:  # noqa: BLE001 (raised again in the thread that waits)
-            failures.append(error)
-            barrier.abort()
+    def run(_: int) -> None:
+        for _ in range(2 // len(cpus)):
+            subject.hit.program.test_run(packet, context, repeat=RUNS)
 
-    threads = [threading.Thread(target=run, args=(cpu,)) for cpu in cpus]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    run_together(run, len(cpus), cpus)
     return subject.state.read()

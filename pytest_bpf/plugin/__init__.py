@@ -57,7 +57,7 @@ from pytest_bpf.plugin.stash import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from pytest_bpf.plugin.requirements import Requirements
@@ -320,9 +320,8 @@ def _only_informs(config: pytest.Config) -> bool:
 def _values_of(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any]:
     return [
         value
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        for key, value in getattr(report, "user_properties", ())
+        for report in _reports(terminalreporter)
+        for key, value in report.user_properties
         if key == name
     ]
 
@@ -330,10 +329,19 @@ def _values_of(terminalreporter: pytest.TerminalReporter, name: str) -> list[Any
 def _with_results(terminalreporter: pytest.TerminalReporter) -> list[dict[str, Any]]:
     return [
         report.bpf_results
-        for reports in terminalreporter.stats.values()
-        for report in reports
+        for report in _reports(terminalreporter)
         if hasattr(report, "bpf_results")
     ]
+
+
+def _reports(terminalreporter: pytest.TerminalReporter) -> Iterator[pytest.TestReport]:
+    """Yield the reports of tests, without those of tries that were repeated."""
+    from pytest_bpf.plugin.outcomes import counts
+
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and counts(report):
+                yield report
 
 
 def _has_budget(item: pytest.Item) -> bool:

@@ -81,9 +81,14 @@ class Outcomes:
         return tuple(self._outcomes.values())
 
 
+def counts(report: pytest.TestReport) -> bool:
+    """Say whether a report is of a test's last try, and not of one that is repeated."""
+    return report.outcome in {"passed", "failed", "skipped"}
+
+
 def _result(report: pytest.TestReport) -> Result | None:
     """Return what a phase says; None for a try that is repeated."""
-    if report.outcome not in {"passed", "failed", "skipped"}:
+    if not counts(report):
         return None
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.skipped else "xpassed"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from mmap import PAGESIZE
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pytest_bpf.errors import StimulusError, UnknownNameError, near_matches
 from pytest_bpf.errors.arguments import checked_methods
+from pytest_bpf.kernel.sys.threads import run_together
 from pytest_bpf.syscalls import loops
 from pytest_bpf.traffic.result import check_range
 
@@ -161,28 +160,12 @@ def _timed(workload: Workload, count: int) -> SyscallResult:
 def _in_threads(workload: Workload, count: int, threads: int, cpus: Sequence[int]) -> SyscallResult:
     """Share ``count`` out to threads that start together."""
     share, extra = divmod(count, threads)
-    ready = threading.Barrier(threads + 1)
 
     def work(number: int) -> int:
-        if cpus:
-            try:
-                os.sched_setaffinity(0, {cpus[number % len(cpus)]})  # 0: the calling thread
-            except OSError:
-                ready.abort()  # the others would wait for this one
-                raise
-        ready.wait()
         return _timed(workload, share + (number < extra)).failures
 
-    with ThreadPoolExecutor(threads, "bpf-syscalls") as pool:
-        try:
-            running = [pool.submit(work, number) for number in range(threads)]
-            ready.wait()
-            start = time.perf_counter()
-            failed = sum(future.result() for future in running)
-            return SyscallResult(count, failed, time.perf_counter() - start)
-        except BaseException:
-            ready.abort()
-            raise
+    failed, seconds = run_together(work, threads, cpus)
+    return SyscallResult(count, sum(failed), seconds)
 
 
 def _usable(cpus: Sequence[int]) -> None:

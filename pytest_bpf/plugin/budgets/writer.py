@@ -14,7 +14,7 @@ from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel.sys.release import release
 from pytest_bpf.plugin.matrix.names import strip_kernel
 from pytest_bpf.plugin.options import STDOUT
-from pytest_bpf.plugin.outcomes import Outcomes
+from pytest_bpf.plugin.outcomes import Outcomes, counts
 from pytest_bpf.plugin.settings import settings
 from pytest_bpf.plugin.stash import CLAIM_PROPERTY, LINES, NOTES
 from pytest_bpf.reports.annotations import github
@@ -86,7 +86,9 @@ class Writer:
         self._outcomes = Outcomes(release())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what a test measured, and what it made of its claim."""
+        """Keep what a test measured, and what it made of its claim, in its last try."""
+        if not counts(report):
+            return
         self._outcomes.add(report)
         if hasattr(report, "bpf_results"):
             self._results.append(report.bpf_results)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.plugin.stash import LINES
+from pytest_bpf.plugin.stash import LINES, TRACED
 
 if TYPE_CHECKING:
     from pytest_bpf.coverage.cost_recorder import CostRecorder
@@ -35,11 +35,16 @@ def measures(item: pytest.Item) -> bool:
 
 
 def recorder_for(request: pytest.FixtureRequest) -> Recorder | CostRecorder | None:
-    """Return what counts the lines of the objects that a test or a module loads."""
+    """Return what counts the lines of the objects that a test or a module loads.
+
+    Those of a second run, whose path is recorded, are in that alone, and not in the session's.
+    """
     items = _items(request)
     lines = request.config.stash.get(LINES, None)
     recorder: Recorder | CostRecorder | None = lines.recorder_for(items) if lines else None
-    if recorder is None and any("bpf_lines" in getattr(item, "fixturenames", ()) for item in items):
+    again = recorder is not None and TRACED in request.node.stash
+    asked = any("bpf_lines" in getattr(item, "fixturenames", ()) for item in items)
+    if again or (recorder is None and asked):
         from pytest_bpf.coverage.recorder import Recorder
 
         return Recorder()
