@@ -96,9 +96,7 @@ def programs(suites: Sequence[str], places: Iterable[Sequence[str]]) -> list[Pro
         entries = [run[name] for run in runs if name in run]
         if not entries:
             raise RuntimeError(f"no test loaded {name}, or each one that does also measures")
-        missing = [
-            set(run[name]["missing"]) | set(run[name]["dead"]) for run in runs if name in run
-        ]
+        missing = [{*entry["missing"], *entry["dead"]} for entry in entries]
         statements = entries[0]["statements"]
         natively = statements - len(missing[0]) if name in runs[0] else 0
         everywhere = tuple(sorted(set.intersection(*missing)))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.sessions import run_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +85,7 @@ def session_in(folder: Path, text: str, *args: str) -> Session:
 
 def session_of(folder: Path, *args: str, python: str = sys.executable) -> Session:
     """Run the session of a folder's tests."""
-    done = run(folder, "--junitxml=junit.xml", *args, python=python)
+    done = run_in(folder, "--junitxml=junit.xml", *args, python=python)
     messages, properties = {}, {}
     assert (folder / "junit.xml").exists(), done.stdout + done.stderr
     for case in ET.parse(folder / "junit.xml").iter("testcase"):
@@ -99,24 +99,6 @@ def session_of(folder: Path, *args: str, python: str = sys.executable) -> Sessio
 
 def refused(folder: Path, *args: str) -> str:
     """Return why pytest does not even begin."""
-    done = run(folder, *args)
+    done = run_in(folder, *args)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     return done.stderr.strip().removeprefix("ERROR: ")
-
-
-def run(folder: Path, *args: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a folder, as if no other were running."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_XDIST", "PYTEST_CURRENT"))
-    }
-    return subprocess.run(
-        [python, "-m", "pytest", *args],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from pytest_bpf.cache import open_cache
 from pytest_bpf.compile import CompileOptions
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.loader import Loader
 from tests.browser import browser_fixture  # noqa: F401 (a fixture)
 from tests.privilege import mark_unit_tests, skip_without_privilege
+from tests.sessions import OF_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,3 +104,24 @@ def kernel() -> Kernel:
         pytest.skip(str(error))
     assert stock is not None
     return stock
+
+
+@pytest.fixture(scope="session")
+def release(kernel: Kernel) -> str:
+    """The release of that kernel, for sessions on several ones."""
+    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+    return kernel.release
+
+
+@pytest.fixture
+def own_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of a test are no workers, and use the user's cache: pytester gives another home."""
+    monkeypatch.setenv("PYTEST_BPF_CACHE", str(open_cache().folder))
+    for variable in OF_WORKERS:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, own_session: None) -> pytest.Pytester:  # noqa: ARG001
+    """A project for sessions on several kernels; `run_with_machines` runs them."""
+    return pytester

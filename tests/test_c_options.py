@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sessions import run_with_machines
 from tests.test_c_tests import HEAD, TAG
-from tests.test_matrix import release, run, session
 
 if TYPE_CHECKING:
     from pytest_bpf.loader import Loader
-
-__all__ = ["release", "session"]  # fixtures
 
 TWO = (
     HEAD
@@ -84,7 +82,7 @@ def test_tests_in_c_run_in_a_machine_also_without_privilege(
 ) -> None:
     (session.path / "two.test.bpf.c").write_text(TWO)
     (session.path / "unprivileged.test.bpf.c").write_text(WITHOUT_PRIVILEGE)
-    result = run(session, "--bpf-kernel", "debian", "-rA")
+    result = run_with_machines(session, "--bpf-kernel", "debian", "-rA")
     result.assert_outcomes(passed=4, failed=2)
     text = result.stdout.str()
     for name in ("returns_its_context", "returns_its_context@unpriv", "is_allowed_to_all@unpriv"):

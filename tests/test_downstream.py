@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pytest_bpf.errors import UnavailableError
-from pytest_bpf.kernels import lookup
-from pytest_bpf.vm import qemu
 from tests.budget_sessions import Session, session_of
+from tests.sessions import run_in
 
 REPOSITORY = Path(__file__).parent / "downstream"
 
@@ -91,21 +88,14 @@ def pytest_cov(folder: Path, *options: str) -> str:
     shutil.copytree(COVERAGE_PROJECT, folder, dirs_exist_ok=True)
     (folder / "pytest.ini").write_text("[pytest]\n")
     report = ("--cov", "--cov-branch", "--cov-report=term-missing")
-    done = subprocess.run(
-        (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", *report, *options),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
-    )
+    done = run_in(folder, "-p", "no:cacheprovider", *report, *options, python=PYTHON)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.mark.xdist_group("machines")
+@pytest.mark.usefixtures("kernel")
 def test_exactly(tmp_path: Path) -> None:
-    needs_machine()
     downstream = Downstream(tmp_path, "--bpf-exact")
     assert not downstream.run("--bpf-save-baseline").failed
     for number in range(TOUCHES):
@@ -127,18 +117,8 @@ def test_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("machines")
+@pytest.mark.usefixtures("kernel")
 def test_pytest_cov_has_the_lines_of_c_on_debian_s_kernel(tmp_path: Path) -> None:
-    needs_machine()
     pytest_cov(tmp_path)  # compiles it on this side, for every kernel
     # Exact mode is Debian's kernel in a machine that the test before has saved.
     assert re.search(COVERED, pytest_cov(tmp_path, "--bpf-exact"), re.MULTILINE)
-
-
-def needs_machine() -> None:
-    """Skip the test where there is no machine with Debian's kernel."""
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
-    try:
-        qemu.program()
-        lookup.find("debian")
-    except UnavailableError as error:
-        pytest.skip(str(error))

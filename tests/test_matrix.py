@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import sys
 import time
 import xml.etree.ElementTree as ET
 from itertools import chain
@@ -15,12 +13,10 @@ import pytest
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.compile import remote
-from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel.btf import vmlinux_h
-from pytest_bpf.kernels import lookup
 from pytest_bpf.plugin.matrix.names import select, strip_kernel
 from pytest_bpf.reports.matrix import matrix_table, nowhere, skip_reasons, verifier_table
-from pytest_bpf.vm import qemu
+from tests.sessions import run_with_machines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,36 +43,6 @@ __u64 hits;
 SEC("kprobe/do_nanosleep") int count(void *ctx) { __sync_fetch_and_add(&hits, 1); return 0; }
 char LICENSE[] SEC("license") = "GPL";
 """
-
-
-@pytest.fixture(scope="session")
-def release() -> str:
-    """The release of the distribution's kernel, or a skip that says what is missing."""
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
-    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
-    try:
-        qemu.program()
-        found = lookup.find("debian")
-    except UnavailableError as error:
-        pytest.skip(str(error))
-    assert found is not None
-    return found.release
-
-
-@pytest.fixture
-def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project whose sessions use the user's own cache: pytester gives every test another home."""
-    monkeypatch.setenv("PYTEST_BPF_CACHE", str(open_cache().folder))
-    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
-        monkeypatch.delenv(variable, raising=False)
-    return pytester
-
-
-def run(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
-    """Run pytest without the path that pytester adds: a machine is saved for each sys.path."""
-    path = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
-    return pytester.run("env", path, *command, *args, timeout=TIMEOUT)
 
 
 def test_a_table_has_a_row_for_each_test_and_totals() -> None:
@@ -159,13 +125,13 @@ def test_the_kernel_is_taken_out_of_a_name(named: str, plain: str) -> None:
 
 
 def test_without_xdist_it_says_what_to_install(session: pytest.Pytester) -> None:
-    result = run(session, "-p", "no:xdist", "--bpf-kernel", "host")
+    result = run_with_machines(session, "-p", "no:xdist", "--bpf-kernel", "host")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-kernel needs pytest-xdist*pytest-bpf[[]vm[]]*"])
 
 
 def test_a_kernel_that_is_not_there_is_a_usage_error(session: pytest.Pytester) -> None:
-    result = run(session, "--bpf-kernel", "0.99")
+    result = run_with_machines(session, "--bpf-kernel", "0.99")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-kernel: no kernel '0.99' in /boot or *"])
 
@@ -174,7 +140,7 @@ def test_kernels_from_the_configuration(session: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
     session.makeini("[pytest]\nbpf_kernels = host\n")
     session.makepyfile("def test_x(): pass")
-    result = run(session, "-v", "-p", "no:randomly")
+    result = run_with_machines(session, "-v", "-p", "no:randomly")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*PASSED*::test_x[[]host[]]*", "total * 1 passed"])
 
@@ -197,10 +163,10 @@ def test_an_id_selects_its_test(session: pytest.Pytester, function: str, written
         """
     )
     argument = f"test_an_id_selects_its_test.py::{function}{written}"
-    result = run(session, "-v", "--bpf-kernel", "host", argument)
+    result = run_with_machines(session, "-v", "--bpf-kernel", "host", argument)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([f"*PASSED*::{function}[[]0-host[]]*"])
-    collected = run(session, "--collect-only", "-q", "--bpf-kernel", "host", argument)
+    collected = run_with_machines(session, "--collect-only", "-q", "--bpf-kernel", "host", argument)
     collected.stdout.fnmatch_lines([f"*::{function}[[]0-host[]]"])
 
 
@@ -260,7 +226,7 @@ def test_two_kernels_make_one_matrix(session: pytest.Pytester, release: str) -> 
     )
     kernels = ("--bpf-kernel", "host", "--bpf-kernel", "debian")
     reports = ("--junitxml=j.xml", "--bpf-artifacts=kept", "--bpf-strict", "--bpf-costs")
-    result = run(session, *kernels, *reports)
+    result = run_with_machines(session, *kernels, *reports)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=10, skipped=5, failed=1, errors=2)
     name = "test_two_kernels_make_one_matrix.py"
@@ -311,7 +277,7 @@ def test_a_panic_fails_its_test_and_the_rest_still_runs(
         def test_after(): pass
         """
     )
-    result = run(session, "--bpf-kernel", "debian")
+    result = run_with_machines(session, "--bpf-kernel", "debian")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -373,7 +339,7 @@ def test_a_hang_fails_its_test_and_the_rest_still_runs(
         def test_after(): pass
         """
     )
-    result = run(session, "--bpf-kernel", "debian", "--bpf-hang-timeout", "4")
+    result = run_with_machines(session, "--bpf-kernel", "debian", "--bpf-hang-timeout", "4")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
@@ -422,7 +388,9 @@ def test_a_machine_that_cannot_be_had_any_more_makes_errors(
         def test_after(): pass
         """
     )
-    result = run(session, "--bpf-kernel", "debian", "--bpf-kernel", "host", "-p", "no:randomly")
+    result = run_with_machines(
+        session, "--bpf-kernel", "debian", "--bpf-kernel", "host", "-p", "no:randomly"
+    )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=2, failed=1, errors=2, skipped=1)
     result.stdout.fnmatch_lines([f"nowhere to run on {release}: there is no qemu-system-*"])
@@ -445,7 +413,7 @@ def test_a_guest_knows_its_configuration_and_has_what_was_asked_for(
         def test_not_configured(): pass
         """
     )
-    result = run(session, "--bpf-kernel", "debian", "--bpf-cpus=2", "-rs")
+    result = run_with_machines(session, "--bpf-kernel", "debian", "--bpf-cpus=2", "-rs")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
@@ -523,7 +491,7 @@ def test_a_cpu_that_hangs_is_named_while_the_other_lives(
         """
     )
     options = ("--bpf-kernel", "debian", "--bpf-cpus=2", "--bpf-hang-timeout", "6")
-    result = run(session, *options)
+    result = run_with_machines(session, *options)
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -550,7 +518,7 @@ def test_a_cpu_that_hangs_is_named_while_the_other_lives(
 def test_a_machine_that_cannot_be_made(
     session: pytest.Pytester, option: str, sentence: str
 ) -> None:
-    result = run(session, "--bpf-kernel", "debian", *option.split())
+    result = run_with_machines(session, "--bpf-kernel", "debian", *option.split())
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: *{sentence}"])
 
@@ -566,7 +534,7 @@ def test_tests_that_found_no_machine_are_errors(session: pytest.Pytester, releas
             os._exit(1)
         """
     )
-    result = run(session, "--bpf-kernel", "debian", "--max-worker-restart=0")
+    result = run_with_machines(session, "--bpf-kernel", "debian", "--max-worker-restart=0")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=1, errors=4)
     result.stdout.fnmatch_lines([f"never ran: the workers of kernel {release} died too often"])
@@ -583,7 +551,7 @@ def test_two_machines_share_the_tests(session: pytest.Pytester, release: str) ->
             print("worker", os.environ["PYTEST_XDIST_WORKER"])
         """
     )
-    result = run(session, "--bpf-kernel", "debian", "-n", "2", "-rA")
+    result = run_with_machines(session, "--bpf-kernel", "debian", "-n", "2", "-rA")
     result.assert_outcomes(passed=8)
     workers = {line.split()[1] for line in result.outlines if line.startswith("worker ")}
     assert workers == {release, f"{release}.1"}
@@ -632,7 +600,7 @@ def test_the_host_compiles_for_the_guest(session: pytest.Pytester) -> None:
     )
     (session.path / "shared.bpf.c").write_text('#include "shared.h"\n')
     (session.path / "shared.h").write_text(COUNT)
-    run(session, "--bpf-kernel", "debian").assert_outcomes(passed=4)
+    run_with_machines(session, "--bpf-kernel", "debian").assert_outcomes(passed=4)
 
 
 def test_what_only_the_asking_process_has_is_left_to_it(tmp_path: Path) -> None:
@@ -689,7 +657,7 @@ def test_cost(bpf, bpf_measure):
 @pytest.mark.usefixtures("release")
 def test_exact_figures_by_one_option(session: pytest.Pytester) -> None:
     session.makepyfile(EXACT)
-    run(session, "--bpf-exact").assert_outcomes(passed=1)
+    run_with_machines(session, "--bpf-exact").assert_outcomes(passed=1)
 
 
 def test_the_host_runs_natively_beside_an_exact_machine(
@@ -704,13 +672,15 @@ def test_the_host_runs_natively_beside_an_exact_machine(
             assert is_exact() == (os.uname().release == {release!r})
         """
     )
-    result = run(session, "--bpf-exact", "--bpf-kernel", "host", "--bpf-kernel", "debian")
+    result = run_with_machines(
+        session, "--bpf-exact", "--bpf-kernel", "host", "--bpf-kernel", "debian"
+    )
     result.assert_outcomes(passed=2)
 
 
 def test_the_host_does_not_count(session: pytest.Pytester) -> None:
     session.makepyfile(EXACT)
-    result = run(session, "--bpf-exact", "--bpf-kernel", "host")
+    result = run_with_machines(session, "--bpf-exact", "--bpf-kernel", "host")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-exact counts instructions in a machine; the host *"])
 
@@ -732,7 +702,7 @@ def test_the_host_does_not_count(session: pytest.Pytester) -> None:
 def test_what_a_session_cannot_have(session: pytest.Pytester, options: str, sentence: str) -> None:
     for name in "abcde":
         session.mkdir(name)
-    result = run(session, *options.split())
+    result = run_with_machines(session, *options.split())
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {sentence}"])
 
@@ -740,6 +710,6 @@ def test_what_a_session_cannot_have(session: pytest.Pytester, options: str, sent
 def test_a_breakpoint_of_a_worker_says_what_it_needs(session: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
     session.makepyfile("def test_x(): breakpoint()")
-    result = run(session, "--bpf-kernel", "host")
+    result = run_with_machines(session, "--bpf-kernel", "host")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["breakpoint() needs a terminal: *--bpf-kernel host --pdb"])

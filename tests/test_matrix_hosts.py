@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -18,8 +17,8 @@ from pytest_bpf.errors import BpfError
 from pytest_bpf.kernels import lookup
 from pytest_bpf.plugin.matrix import hosts, sending
 from pytest_bpf.plugin.matrix.choices import KernelChoice, here
+from tests.sessions import run_with_machines
 from tests.ssh_hosts import ssh_host
-from tests.test_matrix import release
 from tests.test_matrix_kernels import dead_kernel, x86_64
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.ssh_hosts import SshHost
 
-__all__ = ["dead_kernel", "release"]  # fixtures of other modules
+__all__ = ["dead_kernel"]  # a fixture of another module
 
 pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
 
@@ -80,11 +79,8 @@ TIMEOUT = 400
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(pytester: pytest.Pytester, own_session: None) -> Iterator[Path]:  # noqa: ARG001
     """A folder for a project, whose sessions use the user's own cache; its copy there goes."""
-    monkeypatch.setenv("PYTEST_BPF_CACHE", str(open_cache().folder))
-    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
-        monkeypatch.delenv(variable, raising=False)
     yield pytester.path
     copy = sending.project(pytester.path, pytester.path).key
     shutil.rmtree(open_cache().folder / "projects" / copy, ignore_errors=True)
@@ -124,11 +120,8 @@ def python() -> str:
 
 
 def session(pytester: pytest.Pytester, *args: str) -> pytest.RunResult:
-    """Run pytest without the path that pytester adds: a machine is saved for each sys.path."""
-    path = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
-    options = ("-p", "no:cacheprovider", "-p", "no:randomly", "--junitxml=result.xml")
-    command = ("env", path, sys.executable, "-m", "pytest", *options, *args)
-    result = pytester.run(*command, timeout=TIMEOUT)
+    """Run pytest in a project."""
+    result = run_with_machines(pytester, "-p", "no:randomly", "--junitxml=result.xml", *args)
     assert not any("INTERNALERROR" in line for line in result.outlines + result.errlines)
     return result
 

@@ -14,12 +14,10 @@ from pytest_bpf.errors import BpfError
 from pytest_bpf.kernels import limits, lookup, modules, store
 from pytest_bpf.kernels.kernel import Kernel
 from tests.serving import layer, publish, serving
-from tests.test_matrix import release, run, session
+from tests.sessions import run_with_machines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-__all__ = ["release", "session"]  # the fixtures of the other module
 
 pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
 
@@ -85,7 +83,7 @@ def test_a_kernel_without_9p_is_refused_before_anything_runs(session: pytest.Pyt
 def test_a_kernel_may_fail_or_be_missing(session: pytest.Pytester) -> None:
     session.makepyfile(MIXED)
     session.makeini("[pytest]\nbpf_kernels_may_fail = host 0.99\n")
-    result = run(session, "-p", "no:randomly", "-rx", "--junitxml=j.xml")
+    result = run_with_machines(session, "-p", "no:randomly", "-rx", "--junitxml=j.xml")
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(xfailed=1, passed=1)
     result.stdout.fnmatch_lines(
@@ -106,10 +104,10 @@ def test_a_kernel_of_the_command_line_stands_for_those_of_the_configuration(
 ) -> None:
     session.makepyfile(MIXED)
     session.makeini("[pytest]\nbpf_kernels_may_fail = 0.99\n")
-    result = run(session, "-p", "no:randomly", "--bpf-kernel", "host")
+    result = run_with_machines(session, "-p", "no:randomly", "--bpf-kernel", "host")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.no_fnmatch_line("*0.99*")
-    result = run(session, "-p", "no:randomly", "--bpf-kernel", "0.99")
+    result = run_with_machines(session, "-p", "no:randomly", "--bpf-kernel", "0.99")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --bpf-kernel: no kernel is to be had: no kernel '0.99'*"])
 
@@ -132,7 +130,7 @@ def test_a_session_goes_on_without_a_machine_that_may_fail(
     session.makepyfile("def test_x(): pass\ndef test_y(): pass\n")
     kernels = ("--bpf-kernel", "host", "--bpf-kernel-may-fail", dead_kernel)
     ids = (f"{name}::test_x[host]", f"{name}::test_y[6.6.9]", f"{name}::test_y[host]")
-    result = run(session, "-p", "no:randomly", "-n", "2", *kernels, *ids)
+    result = run_with_machines(session, "-p", "no:randomly", "-n", "2", *kernels, *ids)
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
@@ -149,7 +147,7 @@ def test_a_session_goes_on_without_a_machine_that_may_fail(
 @pytest.mark.usefixtures("release")
 def test_a_machine_that_may_not_fail(session: pytest.Pytester, dead_kernel: str) -> None:
     session.makepyfile("def test_x(): pass")
-    result = run(session, "--bpf-kernel", "host", "--bpf-kernel", dead_kernel)
+    result = run_with_machines(session, "--bpf-kernel", "host", "--bpf-kernel", dead_kernel)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: no machine with kernel 6.6.9: the virtual machine *"])
 
@@ -186,6 +184,6 @@ def published(release: str) -> Iterator[str]:
 @pytest.mark.usefixtures("release")
 def test_a_session_on_a_kernel_of_a_registry(session: pytest.Pytester, published: str) -> None:
     session.makepyfile("import os\ndef test_there(): assert os.uname().release[0].isdigit()")
-    result = run(session, "--bpf-kernel", published)
+    result = run_with_machines(session, "--bpf-kernel", published)
     result.assert_outcomes(passed=1)
     result.stderr.fnmatch_lines(["pytest-bpf: downloading kernels:6.1, layer 1 of 1, *"])

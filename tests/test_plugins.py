@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf.cache import open_cache
+from tests.sessions import run_in
 
 if TYPE_CHECKING:
     from pytest_bpf.kernels.kernel import Kernel
@@ -26,7 +25,6 @@ FOLDER = ROOT / "build/plugins"
 """Where `.ci/setup` puts the plugins that only this session has."""
 
 PAGE = ROOT / "docs/how-to/plugins.md"
-TIMEOUT = 400
 
 PLUGINS = {
     "pytest-cov": "the lines that ran in a machine are in the report of the session",
@@ -76,21 +74,11 @@ def session(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Session
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error:syrupy\n")
     kernels = ("--bpf-kernel=host", f"--bpf-kernel={kernel.release}")
     environment = {
-        **{
-            name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")
-        },
         "PYTEST_BPF_CACHE": str(open_cache().folder),
         "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{FOLDER}".lstrip(":"),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *kernels, *OPTIONS],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    options = ("-p", "no:cacheprovider", *kernels, *OPTIONS)
+    done = run_in(folder, *options, environment=environment)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     rows = re.findall(r"^test_plugins\.py::(\w+) +(\w+) +(\w+)$", output, re.MULTILINE)

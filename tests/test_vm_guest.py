@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +18,9 @@ from pytest_bpf.coverage.recorder import Recorder
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernels import debian, lookup
 from pytest_bpf.loader import Loader
-from pytest_bpf.vm import qemu
+
+if TYPE_CHECKING:
+    from pytest_bpf.kernels.kernel import Kernel
 
 GUEST = Path(__file__).parent / "guest"
 
@@ -28,12 +31,9 @@ pytestmark = pytest.mark.xdist_group("machines")
 
 
 @pytest.fixture(scope="module")
-def _machine() -> None:
-    """Skip when there can be no machine here; compile on this side of it what is not yet."""
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
+def _machine(kernel: Kernel) -> None:  # noqa: ARG001 (without one there is no machine)
+    """Compile on this side of the machine what is not yet."""
     try:
-        qemu.program()
-        lookup.find("debian")
         for source in GUEST.glob("*.bpf.c"):
             compile_source(source)
         with Loader(lines=Recorder()) as loader:
