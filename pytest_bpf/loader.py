@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pytest_bpf.compile import Compilation, CompileOptions, SourceCompiler, is_source, show_warnings
+from pytest_bpf.compile.command import define
 from pytest_bpf.errors import LoadError
 from pytest_bpf.errors.arguments import checked_methods
 from pytest_bpf.kernel.sys.bpffs import PinDirectory
@@ -206,10 +207,7 @@ class Loader:
         from pytest_bpf.bcc import load_bcc  # noqa: PLC0415 (nobody else needs it)
 
         folders = [f"-I{folder}" for folder in self._compiler.folders(include_dirs)]
-        macros = [
-            f"-D{macro}" if value is None else f"-D{macro}={value}"
-            for macro, value in (defines or {}).items()
-        ]
+        macros = [define(macro, value) for macro, value in (defines or {}).items()]
         path, text = self._compiler.read(source, name)
         obj = load_bcc(
             text,

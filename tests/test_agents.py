@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import shutil
 import signal
@@ -16,7 +18,9 @@ import pytest
 
 from pytest_bpf import AgentError, AttachError, StimulusError, compile_source
 from pytest_bpf.agents import Agents
+from pytest_bpf.agents.buffers import open_buffers
 from pytest_bpf.agents.load import Load
+from pytest_bpf.agents.log import CAPACITY, Log
 from pytest_bpf.agents.measurement import Counts, lost
 from pytest_bpf.agents.single_events import SingleEvent
 from pytest_bpf.bcc import headers
@@ -24,6 +28,7 @@ from pytest_bpf.cgroup.cgroupfs import current
 from pytest_bpf.kernel.sys import ids
 from pytest_bpf.kernel.sys.bpffs import PinDirectory
 from pytest_bpf.kernel.sys.descriptors import open_objects
+from pytest_bpf.kernel.sys.perf_event import open_bpf_output
 from pytest_bpf.netns import Namespace
 
 if TYPE_CHECKING:
@@ -208,16 +213,60 @@ class _Programs:
         ({"runs": {"p": 100}, "stored": 16 * 160}, 16, 0),
         ({"runs": {"p": 100}, "stored": 0, "arrived": 99.0}, 16, 1),
         ({"runs": {"sampler": 5}}, 0, 0),
-        ({"runs": {"p": 100}, "caught_up": False}, 0, None),
+        ({"runs": {"p": 100}, "unknown": "it had not read all"}, 0, None),
     ],
 )
 def test_how_many_events_were_lost(told: dict[str, Any], size: int, gone: float | None) -> None:
     """Of 100; ``size`` bytes is what a single event takes up in the agent's buffers."""
     agent: Any = _Programs(p="tracepoint", q="kprobe", sampler="perf_event")
     plain = {"slices": (), "missed": 0, "stored": 0, "reported_lost": 0.0, "arrived": None}
-    counts = Counts(**{**plain, "caught_up": True, **told})
+    counts = Counts(**{**plain, "unknown": "", **told})
     singles = [SingleEvent(1000, size), SingleEvent(2000, size), SingleEvent(900, 0)]
     assert lost(agent, 100, counts, singles)[0] == gone
+
+
+def test_what_is_printed_under_a_load_is_kept_as_a_whole() -> None:
+    reader, writer = os.pipe()
+    log = Log(reader)
+    with os.fdopen(writer, "wb", buffering=0) as out:
+        out.write(b"before\n")
+        assert log.wait_for("before", 30)
+        position = log.position
+        with log.keep():
+            out.write(b"lost 12 events\n" + b"." * (2 * CAPACITY) + b"\nall of it\n")
+            assert log.wait_for("^all of it", 30)
+            text, gone = log.since(position)
+            assert (text[:15], gone) == ("lost 12 events\n", 0)
+        out.write(b"after\n")
+        assert log.wait_for("^after", 30)
+    log.close()
+    text, gone = log.since(position)
+    assert text.endswith("after\n")
+    assert (len(text), position + gone + CAPACITY) == (CAPACITY, log.position)
+
+
+def test_a_buffer_that_nobody_else_sees_is_counted() -> None:
+    agent: Any = SimpleNamespace(maps={}, pids=lambda: [os.getpid()])
+
+    def count() -> tuple[int, int]:
+        buffers, others = open_buffers(agent)
+        for buffer in buffers:
+            buffer.close()
+        return len(buffers), others
+
+    seen, unseen = count()
+    fd = open_bpf_output(0)[0]
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    size = 2 * mmap.PAGESIZE
+    address = library.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    assert address != ctypes.c_void_p(-1).value, os.strerror(ctypes.get_errno())
+    try:
+        assert count() == (seen + 1, unseen)
+        os.close(fd)
+        assert count() == (seen, unseen + 1)
+    finally:
+        library.munmap(ctypes.c_void_p(address), size)
 
 
 def test_a_load_makes_all_its_events_in_slices() -> None:

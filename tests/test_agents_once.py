@@ -206,13 +206,18 @@ def test_what_hangs_on_netfilter(bpf_agent: Agents, bpf: Loader, bpf_netns: Name
     assert load.leftovers == []
 
 
-def test_what_stays_attached_outside_is_a_fault(path: str) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_stays_attached_outside_is_a_fault(path: str, *, fails: bool) -> None:
     def leave() -> None:
         agents = Agents()
-        load = agents(f"ip link set dev lo xdp obj {path} sec xdp", once=True)
-        assert load.leftovers
+        command = f"ip link set dev lo xdp obj {path} sec xdp"
+        if fails:
+            with pytest.raises(AgentError, match="'sh' failed: exit status 3"):
+                agents(["sh", "-c", f"{command}; exit 3"], once=True)
+        else:
+            assert agents(command, once=True).leftovers
         with pytest.raises(
-            AgentError, match=r"'ip' left xdp generic of lo: drop, which outlives the test"
+            AgentError, match=r"'(ip|sh)' left xdp generic of lo: drop, which outlives the test"
         ):
             agents.close()
 

@@ -209,6 +209,15 @@ def test_a_file_and_given_sections(bpf: Loader, headers_here: str | None, tmp_pa
         bpf.load_bcc(source, sections={"anything": "kpobe/x"}, headers=headers_here)
 
 
+def test_macros_are_those_of_other_sources(bpf: Loader, headers_here: str | None) -> None:
+    text = "int pass(struct xdp_md *ctx) { return YES ? XDP_PASS : MISSING; }\n"
+    with pytest.raises(CompileError, match="'NO-NAME' cannot be defined: it is not a C identifier"):
+        bpf.load_bcc(text, defines={"NO-NAME": 1}, headers=headers_here)
+    with pytest.raises(CompileError, match="undeclared identifier 'MISSING'") as caught:
+        bpf.load_bcc(text, sections={"pass": "xdp"}, defines={"YES": True}, headers=headers_here)
+    assert "'True'" not in caught.value.output
+
+
 def test_what_the_compiler_says(bpf: Loader, headers_here: str | None) -> None:
     with pytest.raises(CompileError) as caught:
         bpf.load_bcc(

@@ -164,8 +164,10 @@ class Agents:
         """Return, by name, what each agent printed since the last call, if anything."""
         outputs = []
         for number, agent in enumerate(self.started):
-            text = agent.printed.since(self._positions.get(number, 0))
+            text, gone = agent.printed.since(self._positions.get(number, 0))
             self._positions[number] = agent.printed.position
+            if gone:
+                text = f"(the first {gone} bytes are not kept)\n{text}"
             if text:
                 outputs.append((agent.name, text))
         return outputs

@@ -18,7 +18,7 @@ from pytest_bpf.kernel.sys.descriptors import perf_events_without_program
 from pytest_bpf.kernel.sys.libc import syscall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_bpf.agents.subject import Subject
 
@@ -59,21 +59,29 @@ class Positions:
             page.close()
 
 
-def open_buffers(agent: Subject) -> list[Positions]:
-    """Return the positions of all buffers that an agent reads."""
+def open_buffers(agent: Subject) -> tuple[list[Positions], int]:
+    """Return the positions of the buffers that an agent reads, and how many others it has."""
     rings = [m.fd for m in agent.maps.values() if m.type == "ringbuf"]
     positions = [Positions((_page(fd, mmap.PAGESIZE), 0), (_page(fd, 0), 0)) for fd in rings]
+    unseen = 0
     for pid in agent.pids():
-        positions += _perf_buffers(pid)
-    return positions
+        sizes = _perf_buffer_sizes(pid)
+        opened = list(_perf_buffers(pid, set(sizes)))
+        positions += opened
+        unseen += max(0, len(sizes) - len(opened))  # its descriptor may be closed
+    return positions, unseen
 
 
-def _perf_buffers(pid: int) -> Iterator[Positions]:
+def _perf_buffer_sizes(pid: int) -> list[int]:
+    """Return the sizes of the perf buffers that a process has mapped; one that is gone has none."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
-    except OSError:
-        return
-    sizes = {int(end, 16) - int(start, 16) for start, end in MAPPED.findall(maps)}
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(end, 16) - int(start, 16) for start, end in MAPPED.findall(maps)]
+
+
+def _perf_buffers(pid: int, sizes: Iterable[int]) -> Iterator[Positions]:
     for number in perf_events_without_program(pid) if sizes else ():
         try:
             fd = _copy_descriptor(pid, number)

@@ -76,9 +76,9 @@ def cost(agent: Subject, conditions: Conditions) -> AgentCost:
     """
     if not agent.programs:
         raise AgentError(f"agent {agent.name!r} holds no program to be measured", agent.output)
-    buffers = open_buffers(agent)
+    buffers, unseen = open_buffers(agent)
     try:
-        counts = count(agent, conditions, buffers)
+        counts = count(agent, conditions, buffers, unseen)
         used = _memory(agent)
         with statistics():
             singles = single_events(

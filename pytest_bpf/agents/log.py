@@ -6,9 +6,14 @@ import os
 import re
 import threading
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-CAPACITY = 1 << 20
-"""Bytes of output that are kept, the last ones."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CAPACITY, MOST = 1 << 20, 64 << 20
+"""Bytes of output that are kept, the last ones: usually, and while all of it is to be read."""
 
 SHOWN_LINES = 10
 """How many lines an error shows."""
@@ -21,6 +26,7 @@ class Log:
         self._pipe = pipe
         self._text = bytearray()
         self._dropped = 0
+        self._capacity = CAPACITY
         self._change = threading.Condition()
         self._ended = False
         self._thread = threading.Thread(target=self._read, name="pytest-bpf agent", daemon=True)
@@ -28,7 +34,7 @@ class Log:
 
     @property
     def text(self) -> str:
-        """What was printed so far, at most the last `CAPACITY` bytes of it."""
+        """What was printed so far, as much of it as is kept."""
         with self._change:
             return self._text.decode(errors="replace")
 
@@ -38,10 +44,20 @@ class Log:
         with self._change:
             return self._dropped + len(self._text)
 
-    def since(self, position: int) -> str:
-        """Return what was printed after a position."""
+    def since(self, position: int) -> tuple[str, int]:
+        """Return what was printed after a position, and how many bytes of it are not kept."""
         with self._change:
-            return self._text[max(0, position - self._dropped) :].decode(errors="replace")
+            text = self._text[max(0, position - self._dropped) :]
+            return text.decode(errors="replace"), max(0, self._dropped - position)
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """Keep `MOST` bytes meanwhile."""
+        self._capacity = MOST
+        try:
+            yield
+        finally:
+            self._capacity = CAPACITY
 
     @property
     def tail(self) -> str:
@@ -79,7 +95,7 @@ class Log:
     def _append(self, chunk: bytes) -> None:
         with self._change:
             self._text += chunk
-            excess = len(self._text) - CAPACITY
+            excess = len(self._text) - self._capacity
             if excess > 0:
                 del self._text[:excess]
                 self._dropped += excess

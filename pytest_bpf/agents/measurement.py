@@ -53,7 +53,7 @@ class Counts:
     """What the load as a whole did.
 
     ``runs`` are those of each program, ``missed`` the runs that the kernel left out, ``stored`` the
-    bytes put into buffers.
+    bytes put into buffers. ``unknown`` says why nobody can tell what was lost; empty when one can.
     """
 
     slices: tuple[Slice, ...]
@@ -62,18 +62,33 @@ class Counts:
     stored: int
     reported_lost: float
     arrived: float | None
-    caught_up: bool
+    unknown: str
 
 
-def count(agent: Subject, conditions: Conditions, buffers: Sequence[Positions]) -> Counts:
-    """Run the load and count; the kernel's statistics are on meanwhile."""
+def count(
+    agent: Subject, conditions: Conditions, buffers: Sequence[Positions], unseen: int = 0
+) -> Counts:
+    """Run the load and count; the kernel's statistics are on meanwhile.
+
+    ``unseen`` is how many buffers the agent has besides ``buffers``.
+    """
     printed = agent.printed.position
     arrived = conditions.delivered() if conditions.delivered else 0.0
     stored = sum(buffer.produced for buffer in buffers)
-    with Meter(agent.programs, agent.cpu_seconds) as meter:
-        for _ in conditions.load.run():
-            meter.end()
-    caught_up = wait_drained(buffers, DRAIN_TIMEOUT)
+    with agent.printed.keep():
+        with Meter(agent.programs, agent.cpu_seconds) as meter:
+            for _ in conditions.load.run():
+                meter.end()
+        caught_up = wait_drained(buffers, DRAIN_TIMEOUT)
+        output, gone = agent.printed.since(printed)
+    unknown = ""
+    if not caught_up:
+        unknown = f"{DRAIN_TIMEOUT:g} s after the load it had not read all that is in its buffers"
+    elif gone:
+        unknown = f"the first {gone} bytes that it printed under the load are not kept"
+    elif unseen:
+        buffers_of_it = "a perf buffer" if unseen == 1 else f"{unseen} perf buffers"
+        unknown = f"it has {buffers_of_it} whose descriptor is closed: nobody else sees what is in"
     readings = [(name, batch.programs[name]) for batch in meter.batches for name in agent.programs]
     return Counts(
         slices=tuple(_slice(meter, batch) for batch in meter.batches),
@@ -83,9 +98,9 @@ def count(agent: Subject, conditions: Conditions, buffers: Sequence[Positions]) 
         },
         missed=sum(reading.missed for _, reading in readings),
         stored=sum(buffer.produced for buffer in buffers) - stored,
-        reported_lost=reported_lost(agent.printed.since(printed), conditions.lost or LOST),
+        reported_lost=reported_lost(output, conditions.lost or LOST),
         arrived=conditions.delivered() - arrived if conditions.delivered else None,
-        caught_up=caught_up,
+        unknown=unknown,
     )
 
 
@@ -114,11 +129,8 @@ def lost(
     """
     if counts.arrived is not None:
         return max(events - counts.arrived, 0.0), ""
-    if not counts.caught_up:
-        return (
-            None,
-            f"{DRAIN_TIMEOUT:g} s after the load it had not read all that is in its buffers",
-        )
+    if counts.unknown:
+        return None, counts.unknown
     runs = [n for name, n in counts.runs.items() if agent.programs[name].type not in SAMPLERS]
     estimates = [counts.reported_lost + counts.missed, events - max(runs, default=events)]
     size = median([single.stored for single in singles] or [0])

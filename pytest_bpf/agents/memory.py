@@ -32,7 +32,7 @@ def _processes(agent: Subject) -> int:
 
     total = 0
     for process in agent.processes:
-        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             first = process.pid == agent.pid
             total += process.memory_info().rss if first else process.memory_full_info().uss
             total += _perf_buffers(process.pid)

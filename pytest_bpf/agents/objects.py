@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -106,8 +107,9 @@ def _open_all(kind: Kind, numbers: Iterable[int]) -> Iterator[int]:
     for number in sorted(numbers):
         try:
             yield ids.open_id(kind, number)
-        except OSError:  # it has gone meanwhile
-            continue
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # it has gone meanwhile
+                raise
 
 
 def _types(program: Program) -> btf.Btf | None:

@@ -41,6 +41,7 @@ class Command:
         """Wait for its end; raises `AgentError` when it fails (with ``check``), or does not end."""
         code = self._process.wait(timeout)
         faults = list(self._process.end(9, 1.0))
+        self._look()  # what failed may have left something, too
         if code is None:
             raise self._error(f"did not end within {timeout:g} s and was killed")
         self.exit_status = code
@@ -48,6 +49,9 @@ class Command:
             raise self._error(f"failed: {self._process.end_status}")
         if faults:
             raise self._error("; it ".join(faults))
+
+    def _look(self) -> None:
+        """Show what is new since before it ran."""
         now = self._place.look()
         pins = {
             path: what for path, what in now.pins.items() if self._before.pins.get(path) != what

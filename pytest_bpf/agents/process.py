@@ -80,10 +80,8 @@ class AgentProcess:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all processes, also of those that ended (``cpu.stat``)."""
-        for line in (self.cgroup.path / "cpu.stat").read_text().splitlines():
-            if line.startswith("usage_usec"):
-                return int(line.split()[1]) / 1e6
-        return 0.0
+        lines = (self.cgroup.path / "cpu.stat").read_text().splitlines()
+        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
 
     def wait(self, seconds: float) -> int | None:
         """Wait at most ``seconds`` for the end of the first process; return its exit status."""

@@ -125,7 +125,7 @@ def _pinned(pins: Path) -> Iterator[tuple[str, tuple[Kind, int]]]:
             path = Path(folder, name)
             try:
                 fd = int(libbpf.call("bpf_obj_get", os.fsencode(path)))
-            except OSError:  # a file of the kernel's own
+            except (PermissionError, FileNotFoundError):  # the kernel's own file, or gone meanwhile
                 continue
             try:
                 yield f"{bpffs.USUAL}/{path.relative_to(pins)}", object_of(fd)

@@ -81,7 +81,7 @@ def plan(
     arguments = (
         *(*compiler.command, *compiler.flags, *FLAGS),
         *(f"-D{macro}" for macro in _architecture()[1:]),
-        *(_define(macro, value) for macro, value in defines.items()),
+        *(define(macro, value) for macro, value in defines.items()),
         *(word for folder in folders for word in ("-I", folder)),
         *(word for folder in system_folders() for word in ("-idirafter", folder)),
         *flags,
@@ -104,7 +104,8 @@ def _architecture() -> tuple[str, ...]:
     return ARCHITECTURES.get(os.uname().machine, ())
 
 
-def _define(macro: str, value: str | int | None) -> str:
+def define(macro: str, value: str | int | None) -> str:
+    """Return the compiler's word that defines a macro; `CompileError` for what is no name."""
     if not macro.isidentifier():
         raise CompileError(f"{macro!r} cannot be defined: it is not a C identifier")
     if value is None:
