@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_bpf.budgets import results
 from pytest_bpf.kernel.sys import libc
+from pytest_bpf.plugin.artifacts.captures import MOST, Captures
 from pytest_bpf.plugin.artifacts.collecting import collect
 from pytest_bpf.plugin.artifacts.evidence import Failure
 from pytest_bpf.plugin.artifacts.files import MOST_OF_FILE, MOST_OF_TEST, Gathering
@@ -281,6 +283,24 @@ def test_of_many_steps_the_path_has_the_first() -> None:
     rows = path_lines(path.steps())
     assert len(rows) == MOST_STEPS + 1
     assert rows[-1].endswith("... and 7 more steps")
+
+
+def test_packets_for_which_there_was_no_room_are_said(bpf_netns_pair: Topology) -> None:
+    left, right = bpf_netns_pair
+    captures = Captures()
+    with closing(captures):
+        captures.add(right)
+        count = 2 * MOST // 1000
+        left.traffic.udp(to=right, count=count, size=1000)
+        (passed,) = captures.last(1)
+        assert (passed.where, len(passed.packets)) == ("right.veth0", 1)
+        assert passed.count >= count
+        (note,) = captures.notes
+        assert re.match(rf"\d+ of {passed.count} packets of right.veth0 are not kept", note)
+        ((name, make), (_, nothing)) = captures.files()
+        assert name == "packets/right.veth0.pcapng"
+        assert make().startswith(b"\n\r\r\n")
+        assert nothing() == b""
 
 
 UNREADABLE = """

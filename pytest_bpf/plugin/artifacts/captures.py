@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ import pytest
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.layers.text import headline
 from pytest_bpf.plugin.artifacts.evidence import Passed
+from pytest_bpf.plugin.artifacts.looking import read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_bpf.netns import Namespace
     from pytest_bpf.traffic.capture.capture import Capture
@@ -34,6 +36,19 @@ def _in_one_line(frame: CapturedFrame) -> str:
     ]
     wrong = f" ({faults[0]})" if faults else ""
     return f"{'out' if frame.outgoing else 'in'}: {headline(frame.packet)}{wrong}"
+
+
+def _last(name: str, capture: Capture, count: int) -> Iterator[Passed]:
+    if frames := capture.frames:
+        yield Passed(name, tuple(map(_in_one_line, frames[-count:])), capture.passed)
+
+
+def _pcapng(capture: Capture) -> bytes:
+    """Return the frames as a file; nothing where none passed."""
+    if not capture.frames:
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        return capture.write(Path(folder, "packets")).read_bytes()
 
 
 RING, MOST = 1 << 19, 2 << 20
@@ -52,29 +67,34 @@ class Captures:
 
     def add(self, namespace: Namespace) -> None:
         """Capture what passes all interfaces that a namespace has now, lo too."""
-        try:
-            interfaces = [*namespace.interfaces.values(), namespace.lo]
-            for interface in interfaces:
-                name, again = f"{namespace.name}.{interface.name}", 2
-                while name in self._captures:
-                    name, again = f"{namespace.name}.{interface.name}.{again}", again + 1
+        for interface in (*namespace.interfaces.values(), namespace.lo):
+            name, again = f"{namespace.name}.{interface.name}", 2
+            while name in self._captures:
+                name, again = f"{namespace.name}.{interface.name}.{again}", again + 1
+            try:
                 self._captures[name] = interface.capture(ring=RING, most=MOST)
-        except (BpfError, OSError) as error:
-            self.notes.append(f"packets in {namespace.name!r} could not be captured: {error}")
+            except (BpfError, OSError) as error:
+                self.notes.append(f"packets of {name} could not be captured: {error}")
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        """Yield a pcapng file for each interface that something passed."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, capture in self._captures.items():
-                if capture.frames:
-                    yield f"packets/{name}.pcapng", capture.write(Path(folder, name)).read_bytes()
-
-    def last(self, count: int) -> Iterator[Passed]:
-        """Yield the last packets of each interface, and how many there were."""
+    def files(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Yield a pcapng file for each interface: its name, and what makes it."""
         for name, capture in self._captures.items():
-            frames = capture.frames
-            if frames:
-                yield Passed(name, tuple(map(_in_one_line, frames[-count:])), len(frames))
+            yield f"packets/{name}.pcapng", partial(_pcapng, capture)
+
+    def last(self, count: int) -> list[Passed]:
+        """Return the last packets of each interface, and how many passed."""
+        rows = []
+        for name, capture in self._captures.items():
+            rows += read(f"packets of {name}", _last(name, capture, count), self._note)
+            if lost := capture.lost:
+                self.notes.append(
+                    f"{lost} of {capture.passed} packets of {name} are not kept: there was no "
+                    "room for them"
+                )
+        return rows
+
+    def _note(self, what: str, error: Exception) -> None:
+        self.notes.append(f"{what} could not be read: {error}")
 
     def close(self) -> None:
         """End them."""

@@ -86,7 +86,7 @@ def gather(
     evidence: Evidence | None,
     *,
     loaders: Sequence[Loader],
-    packets: Iterable[tuple[str, bytes]] = (),
+    packets: Iterable[tuple[str, Callable[[], bytes]]] = (),
 ) -> Files:
     """Return what is kept of a test, while what it loaded is still there."""
     gathering = Gathering()
@@ -98,8 +98,8 @@ def gather(
     if evidence is not None:
         gathering.add("state.json", lambda: _json(as_plain(evidence)))
         gathering.add("printk.txt", lambda: "\n".join(evidence.printed))
-    for name, content in packets:
-        gathering.add(name, partial(bytes, content))
+    for name, make in packets:
+        gathering.add(name, make)
     for loader in loaders:
         for obj in loader.objects:
             if not obj.closed:
