@@ -453,7 +453,8 @@ def test_a_test_that_lacks_memory_runs_on_a_larger_machine(
     other = {"object": "python", "python": "object"}[lacking]
     session.makepyfile(LACKING.replace(f"test_{other}", "_other"))
     options = ("--bpf-kernel", "debian", "--bpf-memory=512", "-p", "no:randomly")
-    result = run(session, *options, "--bpf-memory-max=1024", "--junitxml=j.xml")
+    extra = ("--bpf-memory-max=1024", "--junitxml=j.xml")
+    result = run_with_machines(session, *options, *extra)
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes() == {"passed": 3, "rerun": 1}
     cases = ET.parse(session.path / "j.xml").findall(".//testcase")
@@ -472,7 +473,7 @@ def test_a_test_that_lacks_memory_says_so(session: pytest.Pytester) -> None:
     """Where no larger machine is allowed, or none that is large enough."""
     session.makepyfile(LACKING.replace("test_python", "_python"))
     for more in ([], ["--bpf-memory-max=600"]):
-        result = run(session, "--bpf-kernel", "debian", "--bpf-memory=512", *more)
+        result = run_with_machines(session, "--bpf-kernel", "debian", "--bpf-memory=512", *more)
         result.assert_outcomes(passed=2, failed=1)
         result.stdout.fnmatch_lines(
             ["*LoadError: *its maps would take 0.5 GB and *, or give the machine more memory (*"]

@@ -71,11 +71,11 @@ def test_a_kernel_without_9p_is_refused_before_anything_runs(session: pytest.Pyt
     set_here = "".join(f"{name}=y\n" for name in limits.NEEDED if "9P" not in name)
     (boot / "config-6.6.9").write_text(f"\n{set_here}# CONFIG_9P_FS is not set\n")
     lacks = "the kernel 6.6.9 (*) lacks 9p over virtio (CONFIG_NET_9P_VIRTIO), the file system 9p *"
-    result = run(session, "--bpf-kernel", "host", "--bpf-kernel", "./root")
+    result = run_with_machines(session, "--bpf-kernel", "host", "--bpf-kernel", "./root")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --bpf-kernel: {lacks}"])
     assert not result.outlines
-    result = run(session, "--bpf-kernel", "host", "--bpf-kernel-may-fail", "./root")
+    result = run_with_machines(session, "--bpf-kernel", "host", "--bpf-kernel-may-fail", "./root")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([f"bpf: not on ./root: {lacks}"])
 
