@@ -95,7 +95,7 @@ char LICENSE[] SEC("license") = "GPL";
 def test_a_program_that_a_kernel_rejects_is_in_the_table_of_costs(session: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
     session.makepyfile(f"def test_x(bpf): bpf.load({LOOPS!r}, name='loops')")
-    result = run(session, "--bpf-kernel", "host", "--bpf-costs", "--junitxml=j.xml")
+    result = run_with_machines(session, "--bpf-kernel", "host", "--bpf-costs", "--junitxml=j.xml")
     result.assert_outcomes(failed=1)
     section = "*bpf: instructions that the verifier processed, by kernel*"
     result.stdout.fnmatch_lines([section, "* host", "loops*:spins *rejected"])
