@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-TIMEOUT = 500
+TIMEOUT = 400
 """Seconds; saving a machine under emulation takes a minute when the host is busy."""
 
 OF_WORKERS = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
