@@ -22,8 +22,9 @@ OPTIONAL = (
     *("veth", "dummy", "tun", "bridge", "ifb", "xfrm_user", "virtio_rng"),
     *("sch_netem", "sch_ingress", "sch_fq", "sch_tbf", "sch_prio", "sch_htb"),
     *("cls_bpf", "cls_u32", "cls_matchall", "cls_flower", "act_bpf", "act_mirred", "act_gact"),
-    *("nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack", "nf_nat", "nf_tables", "nft_chain_nat"),
-    *("nft_ct", "nft_nat", "nft_masq", "nft_flow_offload", "nf_flow_table_inet"),
+    *("crc32c_generic", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack", "nf_nat"),
+    *("nf_tables", "nft_ct", "nft_nat", "nft_masq", "nft_chain_nat", "nft_flow_offload"),
+    "nf_flow_table_inet",
     *("af_packet", "packet_diag", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "netlink_diag"),
 )
 """What tests of eBPF programs use; loaded from the start, as there may be no ``modprobe``."""
