@@ -52,7 +52,13 @@ MARK = "PYTEST_BPF_ENDINGS"
 """The variable by which the processes of a session are known, whoever their parent is."""
 
 LATEST = 4.0
-"""Seconds after its start within which a session is ended."""
+"""Seconds after its start, or after its first test, within which a session is ended."""
+
+AT_TESTS = 0.75
+"""The share of sessions that are ended at their tests, however long they take to start."""
+
+BEGINNING = 600.0
+"""Seconds within which the first test of a session passes; a machine may be saved before."""
 
 PATIENCE = 60.0
 """Seconds within which a session must have ended."""
@@ -109,15 +115,20 @@ def end_one(
     """
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options],
+            [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider", *options],
             cwd=folder,
             env=os.environ | {MARK: mark, "PYTHONFAULTHANDLER": "1"},
             stdout=said,
             stderr=said,
             preexec_fn=_heed_signals,  # noqa: PLW1509
         )
+        if random.random() < AT_TESTS:
+            _await_tests(process, said.fileno())
         with suppress(subprocess.TimeoutExpired):
             process.wait(random.uniform(0.2, LATEST))
+        if process.poll() is not None:
+            said.seek(0)
+            raise RuntimeError(f"the session ended by itself:\n{said.read()[-MOST_SAID:]}")
         start = time.monotonic()
         process.send_signal(number)
         try:
@@ -128,6 +139,15 @@ def end_one(
             said.seek(0)
             return PATIENCE, said.read()[-MOST_SAID:]
         return time.monotonic() - start, ""
+
+
+def _await_tests(process: subprocess.Popen[bytes], said: int) -> None:
+    """Wait until a session says that a test passed, or ends."""
+    deadline = time.monotonic() + BEGINNING
+    while b"PASSED" not in os.pread(said, 1 << 20, 0) and time.monotonic() < deadline:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            return
 
 
 def run(folder: Path, number: signal.Signals, count: int, options: list[str]) -> Tally:

@@ -13,6 +13,7 @@ from pytest_bpf.drops import reasons as reasons_module
 from pytest_bpf.drops.counters import netns_cookie
 from pytest_bpf.drops.reasons import SOURCE
 from pytest_bpf.errors import BpfError, UnavailableError, UnknownNameError
+from pytest_bpf.kernel.btf import vmlinux
 from pytest_bpf.kernel.btf.drop_reasons import reason_names
 from pytest_bpf.kernel.sys.descriptors import open_objects
 from pytest_bpf.netns import Namespace, pair
@@ -210,6 +211,7 @@ def test_a_full_socket_is_known_without_the_tracepoints_socket(
     built = compile_source(SOURCE).object
     open_object = open_file(built, trusted=True)
     open_object.globals["has_rx_sk"] = False
+    open_object.globals["has_place"] = vmlinux().tracepoint_arguments("consume_skb") > 1
     with open_object, open_object.load() as counting:
         counting.globals["counting"] = True
         counting.attach()
@@ -235,8 +237,10 @@ def test_a_full_qdisc_counts_drops_and_overlimits(
     shaped = bpf_drops.qdiscs["left", "veth0", "tbf"]
     assert 80 < shaped.drops < sent.lost
     assert shaped.overlimits >= shaped.drops
-    assert bpf_drops.total == shaped.drops
-    assert [reason[:5] for reason in bpf_drops.reasons] == ["QDISC"]
+    # one that was shaped for long may come when its receiver is gone
+    found = {name: count for name, count in bpf_drops.reasons.items() if name != "NO_SOCKET"}
+    assert [name[:5] for name in found] == ["QDISC"]
+    assert list(found.values()) == [shaped.drops]
     assert bpf_drops.tc == 0
 
 
