@@ -8,6 +8,7 @@ of the processors, which other work on the machine does not make more of.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -69,10 +70,13 @@ def main() -> None:
         seconds, after = time.monotonic() - begin, os.times()
     used = after.children_user + after.children_system
     used -= before.children_user + before.children_system
-    print("\n".join(done.stdout.splitlines()[-2:]) or done.stderr)
+    summary = done.stdout.splitlines()[-2:]
+    print("\n".join(summary) or done.stderr)
+    tried = sum(int(number) for number in re.findall(r"(\d+) [kstr]", "".join(summary[:1])))
     print(
-        f"{MUTANTS} mutants, {TESTS} tests: {seconds:.0f} s, {used:.0f} s of processors "
-        f"({os.cpu_count()} of them, load {os.getloadavg()[0]:.0f}); the goal is {GOAL:.0f} s"
+        f"{tried} mutants, {TESTS} tests: {seconds:.0f} s, {used:.0f} s of processors "
+        f"({os.cpu_count()} of them, load {os.getloadavg()[0]:.0f}); "
+        f"the goal is {GOAL:.0f} s for {MUTANTS}"
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_bpf import Loader, Object
     from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
-    from pytest_bpf.plugin.fuzzing import CheckEquivalence
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence, FindWorst
 
 pytestmark = pytest.mark.bpf_requires(program_type="syscall")
 
@@ -157,3 +157,27 @@ def test_a_shortcut_is_found_without_a_hint(
             ignore=["remainders"],
         )
     assert first in str(found.value)
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim(
+    "the replacement of a division costs no more in the worst case",
+    row=4,
+    verdict="holds in part",
+)
+def test_the_worst_case(bpf_worst: FindWorst, bpf_claim: ClaimCheck) -> None:
+    (old32, old64), (new32, new64) = (
+        [
+            bpf_worst(f"{when}.bpf.c", program=name, inputs=["numbers"], count=300).instructions
+            / BATCH
+            for name in ("divide_u32", "divide_u64")
+        ]
+        for when in ("before", "after")
+    )
+    bpf_claim(
+        {"32 bits": new32 <= old32, "64 bits": new64 <= old64},
+        f"the dearest batch found, u32; u64 {old64:.3g} → {new64:.3g}",
+        before=old32,
+        after=new32,
+        unit="instructions a number",
+    )

@@ -12,6 +12,8 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_bpf import Cgroup, Loader, Object, Traffic
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import FindWorst
 
 pytestmark = pytest.mark.bpf_requires(attach="cgroup")
 
@@ -107,3 +109,16 @@ def attach(bpf: Loader, cgroup: Cgroup, *, accounts: int = 1024) -> Object:
     for program in obj.programs.values():
         program.attach(cgroup)
     return obj
+
+
+@pytest.mark.parametrize("program", ["ingress", "egress"])
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim("no packet costs the accounting of a cgroup more than 1,500 instructions")
+def test_the_dearest_packet_is_within_its_budget(
+    bpf_worst: FindWorst, bpf_claim: ClaimCheck, program: str
+) -> None:
+    worst = bpf_worst("account.bpf.c", program=program, count=1000)
+    bpf_claim(
+        worst.instructions <= 1500,
+        f"{program} {worst.instructions:.0f}, of BPF {worst.insns}, for {len(worst.data)} bytes",
+    )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Loader, Measure, Namespace, Object
     from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import FindWorst
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -237,3 +238,21 @@ def reading(obj: Object, rate: int) -> float:
 def by_rate(left: dict[int, float]) -> str:
     """Return what is left by what passes, for the eye."""
     return ", ".join(f"{rate} %: x {share:.2f}" for rate, share in left.items())
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim(
+    "filtering in the kernel costs no more in the worst case", row=12, verdict="refuted"
+)
+def test_the_worst_case(bpf_worst: FindWorst, bpf_claim: ClaimCheck) -> None:
+    before, after = (
+        bpf_worst(f"{when}.bpf.c", program="on_run", programs=["on_run"], count=2000)
+        for when in ("before", "after")
+    )
+    bpf_claim(
+        after.instructions <= before.instructions,
+        f"of BPF {before.insns} and {after.insns}",
+        before=before.instructions,
+        after=after.instructions,
+        unit="instructions, the dearest send found",
+    )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Loader, Measure, Namespace, Object, Program
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.plugin.fuzzing import CheckEquivalence
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence, FindWorst
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -246,3 +246,19 @@ def test_a_function_is_the_same_for_every_input_however_it_is_called(
         bpf.load("call_sites.bpf.c", defines={"FUNCTION": how}) for how in (INLINED, function)
     )
     bpf_equivalent(inlined, called, count=5000)
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim("inlined functions cost less in the worst case, too", row=3)
+def test_the_worst_case(bpf_worst: FindWorst, bpf_claim: ClaimCheck) -> None:
+    before, after = (
+        bpf_worst(f"{when}.bpf.c", program="on_run", programs=["on_run"], count=2000)
+        for when in ("before", "after")
+    )
+    bpf_claim(
+        after.instructions <= before.instructions,
+        f"of BPF {before.insns} and {after.insns}",
+        before=before.instructions,
+        after=after.instructions,
+        unit="instructions, the dearest name found",
+    )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Loader, Object
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.plugin.fuzzing import CheckEquivalence
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence, FindWorst
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls", map_type=["hash", "lru_hash"])
 
@@ -164,3 +164,19 @@ def test_a_small_lru_hash_counts_as_a_large_hash_does_while_there_is_room(
         "before.bpf.c", "after.bpf.c", max_entries={"packets": 4096}, count=5000
     )
     assert result.after.reach.lines >= result.after.reach.all_lines - 1  # there is always room
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim("a small LRU_HASH costs no more in the worst case", row=7, verdict="refuted")
+def test_the_worst_case(bpf_worst: FindWorst, bpf_claim: ClaimCheck) -> None:
+    before, after = (
+        bpf_worst(f"{when}.bpf.c", max_entries={"packets": 4096}, count=2000)
+        for when in ("before", "after")
+    )
+    bpf_claim(
+        after.instructions <= before.instructions,
+        f"of BPF {before.insns} and {after.insns}",
+        before=before.instructions,
+        after=after.instructions,
+        unit="instructions, the dearest packet found",
+    )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_bpf import Loader, Object, Program, Topology
     from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.costs import Measure
-    from pytest_bpf.plugin.fuzzing import CheckEquivalence
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence, FindWorst
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
 
@@ -148,3 +148,18 @@ def test_a_lost_update_is_found_without_a_hint(
         if sum(count(racy, CPUS).packets < 2 * PACKETS for _ in range(20)) < 10:
             pytest.skip("not measured: two CPUs seldom ran at the same time")
     assert "on two CPUs at once, and only then: map 'totals'" in message
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim(
+    "per-CPU counts are cheaper in the worst case, too", row=8, verdict="refuted"
+)
+def test_the_worst_case(bpf_worst: FindWorst, bpf_claim: ClaimCheck) -> None:
+    before, after = (bpf_worst(f"{when}.bpf.c", count=1000) for when in ("before", "after"))
+    bpf_claim(
+        after.instructions <= before.instructions,
+        f"of BPF {before.insns} and {after.insns}",
+        before=before.instructions,
+        after=after.instructions,
+        unit="instructions, the dearest packet found",
+    )

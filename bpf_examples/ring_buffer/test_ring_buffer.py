@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Loader, Measure, Namespace, Object
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.plugin.fuzzing import CheckEquivalence
+    from pytest_bpf.plugin.fuzzing import CheckEquivalence, FindWorst
 
     Connection = tuple[socket.socket, socket.socket]
 
@@ -319,3 +319,19 @@ def test_both_send_the_same_events_for_every_input_tried(
             count=5000,
         )
     assert result.before.reach.blocks >= result.before.reach.all_blocks - 1  # there is room
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim("a ring buffer costs less in the worst case, too", row=10)
+def test_the_worst_case(bpf_worst: FindWorst, bpf_claim: ClaimCheck) -> None:
+    before, after = (
+        bpf_worst(f"{when}.bpf.c", program="on_run", programs=["on_run"], count=1000)
+        for when in ("before", "after")
+    )
+    bpf_claim(
+        after.instructions <= before.instructions,
+        f"of BPF {before.insns} and {after.insns}",
+        before=before.instructions,
+        after=after.instructions,
+        unit="instructions, the dearest event found",
+    )

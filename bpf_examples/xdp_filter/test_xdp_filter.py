@@ -19,6 +19,8 @@ from pytest_bpf.traffic.packets import CLIENT, SERVER, icmp_frame, tcp_frame, ud
 
 if TYPE_CHECKING:
     from pytest_bpf import Drops, Loader, Object, Topology
+    from pytest_bpf.budgets.claims import ClaimCheck
+    from pytest_bpf.plugin.fuzzing import FindWorst
 
 pytestmark = pytest.mark.bpf_requires(program_type="xdp", map_type="lpm_trie")
 
@@ -208,3 +210,19 @@ def load(bpf: Loader) -> Object:
 def verdict(obj: Object, frame: bytes) -> int:
     """Return what the filter does with a frame."""
     return obj.programs["filter"].test_run(frame).retval
+
+
+@pytest.mark.bpf_requires(exact=True)
+@pytest.mark.bpf_claim("no packet costs the XDP filter more than 500 instructions")
+def test_the_dearest_packet_is_within_its_budget(
+    bpf: Loader, bpf_worst: FindWorst, bpf_claim: ClaimCheck
+) -> None:
+    obj = load(bpf)
+    obj.maps["sources4"].update({"198.51.0.0/16": 0, "198.51.100.0/24": 0, "198.51.100.7": 0})
+    obj.maps["sources6"].update({"2001:db8:bad::/48": 0, "2001:db8:bad:1::/64": 0})
+    worst = bpf_worst(obj, count=5000)
+    bpf_claim(
+        worst.instructions <= 500,
+        f"{worst.instructions:.0f}, of BPF {worst.insns}, for {len(worst.data)} bytes: "
+        f"{worst.way[-1]}",
+    )
