@@ -74,8 +74,11 @@ def test_the_kinds_of_program(request: pytest.FixtureRequest, options: tuple[str
 
 
 @pytest.mark.usefixtures("_machine")
-def test_maps_and_events_in_bulk_and_what_programs_return(request: pytest.FixtureRequest) -> None:
-    assert in_a_machine(request, "tests/guest/test_bulk.py tests/guest/test_exits.py") > 9
+def test_maps_and_events_in_bulk_what_programs_return_and_uprobes(
+    request: pytest.FixtureRequest,
+) -> None:
+    files = ("bulk", "exits", "uprobes")
+    assert in_a_machine(request, " ".join(f"tests/guest/test_{file}.py" for file in files)) > 10
 
 
 @pytest.mark.usefixtures("_machine")

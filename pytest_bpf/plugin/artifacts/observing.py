@@ -225,6 +225,8 @@ class Observer:
     def _refusals(self, objects: Iterable[Object]) -> Iterator[Change]:
         maps = [entry for obj in objects for entry in obj.maps.values()]
         if self._updates is None:
+            if not maps:
+                return
             self._updates = FailedUpdates()
         self._updates.watch(maps)
         now = self._updates.read()

@@ -104,7 +104,8 @@ class ReadyMachine:
         system.add_entropy(bytes.fromhex(request["entropy"]))
         system.set_parameters(request["parameters"])
         try:
-            new_root = root.enter(request["writable"], request["modules"], request["config"])
+            folders = (request["writable"], request["modules"], request["config"])
+            new_root = root.enter(*folders, self._child)
         except OSError as error:
             self._say(failed=f"cannot mount {error.filename}: {error.strerror}")
             end()

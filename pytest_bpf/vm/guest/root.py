@@ -35,6 +35,9 @@ FILE_SYSTEMS = {"9p (CONFIG_9P_FS)": "9p", "overlay (CONFIG_OVERLAY_FS)": "overl
 
 LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
+MODULES = ("/lib-dynload/", "-packages/")
+"""Parts of the paths of Python's modules: tens of libraries, which no test probes."""
+
 MOVED = ("/proc", "/sys", "/dev", "/run")
 STAGE = "/.machine"
 NINE_P = "trans=virtio,version=9p2000.L,msize=262144"
@@ -59,12 +62,13 @@ def lacking() -> list[str]:
     ]
 
 
-def enter(writable: Mapping[str, str], modules: str, config: str) -> int:
+def enter(writable: Mapping[str, str], modules: str, config: str, warm: int) -> int:
     """Make the host's files the root, read-only below a private layer, and go there.
 
     ``writable`` are 9p tags and the folders they become; ``modules`` is the host's folder of this
-    kernel's modules, ``config`` its file of the kernel's configuration (or ""). Returns a
-    descriptor of the new root, for other processes to follow.
+    kernel's modules, ``config`` its file of the kernel's configuration (or ""); ``warm`` is the
+    process that becomes the command. Returns a descriptor of the new root, for other processes to
+    follow.
     """
     release = os.uname().release
     host, upper, merged = (f"{STAGE}/{name}" for name in ("host", "upper", "merged"))
@@ -84,9 +88,23 @@ def enter(writable: Mapping[str, str], modules: str, config: str) -> int:
         os.makedirs(os.path.dirname(own), exist_ok=True)  # noqa: PTH103, PTH120
         if not os.path.lexists(own):
             os.symlink(config, own)  # noqa: PTH211
+    for library in libraries(warm):
+        system.mount(library, merged + library, "", system.MS_BIND)
     for place in MOVED:
         system.mount(place, merged + place, "", system.MS_MOVE)
     os.chdir(merged)
     system.mount(merged, "/", "", system.MS_MOVE)
     os.chroot(".")
     return os.open("/", os.O_PATH | os.O_DIRECTORY)
+
+
+def libraries(pid: int) -> list[str]:
+    """Return the program and the libraries of a process, without Python's modules.
+
+    The process has them from the guest's own memory. A uprobe goes into a file, not into a name:
+    in the host's file of that name it would miss the process.
+    """
+    with open(f"/proc/{pid}/maps") as file:  # noqa: PTH123
+        mapped = [line.rstrip("\n").split(maxsplit=5) for line in file]
+    files = [fields[5] for fields in mapped if "x" in fields[1] and fields[-1].startswith("/")]
+    return [name for name in dict.fromkeys(files) if not any(part in name for part in MODULES)]

@@ -32,7 +32,8 @@ def _check(result: int, what: str) -> None:
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """Mount on ``target``, which is made when it does not exist (``mount(2)``); raise `OSError`."""
-    os.makedirs(target, exist_ok=True)  # noqa: PTH103 (pathlib is not needed here otherwise)
+    if not os.path.exists(target):  # noqa: PTH110 (pathlib is not needed here otherwise)
+        os.makedirs(target)  # noqa: PTH103
     words = (os.fsencode(word) for word in (source, target, kind))
     _check(_libc.mount(*words, ctypes.c_ulong(flags), options.encode()), f"{source} on {target}")
 
