@@ -19,6 +19,9 @@ from pytest_bpf import (
     check_invariants,
     find_worst,
 )
+from pytest_bpf.fuzz.pair import Pair
+from pytest_bpf.fuzz.parallel import Race
+from pytest_bpf.fuzz.place import all_subjects
 from pytest_bpf.loader import Loader
 from tests.planted.needles import NEEDLES
 
@@ -326,6 +329,35 @@ SEC("tc") int shorten(struct __sk_buff *skb) {
 """
     with pytest.raises(DifferenceError, match="the packet of 91 bytes is different from byte 59"):
         check_equivalence(load(text), load(text.replace("? 60", "? 59")))
+
+
+COUNTS = """
+__u64 seen, late;
+SEC("xdp") int count(struct xdp_md *ctx)
+{
+	if (__sync_add_and_fetch(&seen, 1) > LIMIT)
+		late = 1;
+	return XDP_PASS;
+}
+"""
+
+
+def test_two_cpus_that_take_turns_tell_nothing(load: Load) -> None:
+    objects = [load(COUNTS, defines={"LIMIT": "1000000"}) for _ in range(2)]
+    cpu = min(os.sched_getaffinity(0))
+    with all_subjects(objects, [obj.programs["count"] for obj in objects]) as subjects:
+        race = Race(Pair(*subjects, renames={}, states=None), (cpu, cpu))
+        assert not race.lost_updates([bytes(64)])
+    assert race.gap == "the machine was so busy that they took turns"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this process may use one CPU")
+def test_what_many_runs_change_on_one_cpu_is_not_compared_on_two(load: Load) -> None:
+    objects = [load(COUNTS, defines={"LIMIT": limit}) for limit in ("1000000", "300000")]
+    notes = check_equivalence(*objects, count=500).notes
+    (note,) = (note for note in notes if note.startswith("not compared on two CPUs at once: "))
+    assert "after 400000 runs on one CPU" in note
+    assert "'late'" in note
 
 
 def test_the_threads_name_and_its_cpus_are_as_before() -> None:

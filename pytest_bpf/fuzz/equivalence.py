@@ -19,7 +19,7 @@ from pytest_bpf.fuzz.exact import instruction_counter, require_count
 from pytest_bpf.fuzz.hooked import TYPES, Stimulus, check_driven
 from pytest_bpf.fuzz.inputs import PINNED, seeds
 from pytest_bpf.fuzz.pair import SIDES, Pair
-from pytest_bpf.fuzz.parallel import lost_updates, may_lose
+from pytest_bpf.fuzz.parallel import Race, may_lose
 from pytest_bpf.fuzz.paths import Reach, path, reach, run_length
 from pytest_bpf.fuzz.place import all_subjects
 from pytest_bpf.fuzz.search import limit, search
@@ -180,21 +180,26 @@ def check_equivalence(
                 f"driven by {driver.name}, {done.inputs / done.seconds:.0f} inputs a second: what "
                 "the programs return is not compared"
             )
-        if shape.kind != "packet" or not may_lose(subjects[1].flow):
-            pass
-        elif len(cpus) > 1:
-            lost = lost_updates(pair, done.corpus, cpus)
-            if lost:
-                names = (program.name for program in programs)
-                raise DifferenceError(f"{' and '.join(names)} differ: {lost}")
-        else:
-            notes.append("not run on two CPUs at once: this process may use one CPU")
+        if shape.kind == "packet" and may_lose(subjects[1].flow):
+            notes += _check_at_once(pair, done, cpus)
         sides = [
             _side(side, subject, done, hits)
             for side, subject, hits in zip(SIDES, subjects, done.reached, strict=True)
         ]
     first, second = sides
     return Equivalence(first, second, done.inputs, done.refused, done.seconds, seed, tuple(notes))
+
+
+def _check_at_once(pair: Pair, done: Progress, cpus: Sequence[int]) -> list[str]:
+    """Compare on two CPUs at once; return why that was not done, in a note, or nothing."""
+    gap = "this process may use one CPU"
+    if len(cpus) > 1:
+        race = Race(pair, cpus)
+        if lost := race.lost_updates(done.corpus):
+            names = (subject.program.name for subject in pair.subjects)
+            raise DifferenceError(f"{' and '.join(names)} differ: {lost}")
+        gap = race.gap
+    return [f"not compared on two CPUs at once: {gap}"] if gap else []
 
 
 def _check_reached(pair: Pair, driver: Stimulus, done: Progress) -> None:
