@@ -221,7 +221,7 @@ SEC("iter/bpf_map_elem") int each(struct bpf_iter__bpf_map_elem *ctx) {
     obj.maps["of"].update({1: 10, 2: 20})
     with obj.programs["each"].attach(obj.maps["of"]) as link:
         assert sorted(link.read().split()) == ["1=10", "2=20"]
-    with pytest.raises(AttachError, match="map_elem"):
+    with pytest.raises(AttachError, match="an iterator over a map takes a map, not None"):
         obj.programs["each"].attach()
     with pytest.raises(AttachError, match="an iterator over a map takes a map, not 5"):
         obj.programs["each"].attach(5)

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from pytest_bpf.errors import MapError
+from pytest_bpf.errors import MapError, with_article
 from pytest_bpf.kernel.btf import enums
 from pytest_bpf.kernel.maps import batches, dump, dump_checks, elements
 from pytest_bpf.kernel.maps.dump import MapDump
@@ -191,7 +191,7 @@ def test_a_dump_of_an_empty_map() -> None:
     ],
 )
 def test_what_has_no_dump_program_is_refused(kind: str, shape: Shape) -> None:
-    with pytest.raises(OSError, match=f"no dump program for a {kind} of this size"):
+    with pytest.raises(OSError, match=f"no dump program for {with_article(kind)} of this size"):
         MapDump(-1, kind, shape, 10)
     with pytest.raises(OSError, match="Bad file"):
         MapDump(-1, "hash", Shape(False, 4, 8, 0), 10)

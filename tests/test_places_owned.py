@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,10 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else() -> None:
             assert Path(cgroup, "below").is_dir()
             process.kill()
             process.wait(60)
-            removed = sweep()
-            assert {cgroup, pins} <= set(removed)
-            assert not Path(cgroup).exists()
-            assert not Path(pins).exists()
+            patience = time.monotonic() + 60
+            # A session beside this one may sweep, too, and be the one that removes them.
+            while Path(cgroup).exists() or Path(pins).exists():
+                assert sweep() or time.monotonic() < patience
             assert not any(mount.path == Path(pins) for mount in mounts("bpf"))
             assert not Path(f"/proc/{child}/cwd").exists()
             assert own.path.is_dir()

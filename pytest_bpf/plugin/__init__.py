@@ -40,7 +40,7 @@ from pytest_bpf.plugin.fixtures import (
     bpf_verifier_costs,
     bpf_worst,
 )
-from pytest_bpf.plugin.items import uses_bpf
+from pytest_bpf.plugin.items import counts, uses_bpf
 from pytest_bpf.plugin.loading import _bpf_c_object, bpf, bpf_module
 from pytest_bpf.plugin.settings import apply, c_files, counts_lines, has_c_tests, settings
 from pytest_bpf.plugin.skips import reason_of, unavailable
@@ -336,8 +336,6 @@ def _with_results(terminalreporter: pytest.TerminalReporter) -> list[dict[str, A
 
 def _reports(terminalreporter: pytest.TerminalReporter) -> Iterator[pytest.TestReport]:
     """Yield the reports of tests, without those of tries that were repeated."""
-    from pytest_bpf.plugin.outcomes import counts
-
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport) and counts(report):

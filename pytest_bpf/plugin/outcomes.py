@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.budgets.outcomes import LONGEST, Outcome, Place, step_of
 from pytest_bpf.plugin.artifacts.section import TITLE
+from pytest_bpf.plugin.items import counts
 from pytest_bpf.plugin.matrix.names import strip_kernel
 
 if TYPE_CHECKING:
@@ -79,11 +80,6 @@ class Outcomes:
     def values(self) -> tuple[Outcome, ...]:
         """Return them, in the order in which the tests came."""
         return tuple(self._outcomes.values())
-
-
-def counts(report: pytest.TestReport) -> bool:
-    """Say whether a report is of a test's last try, and not of one that is repeated."""
-    return report.outcome in {"passed", "failed", "skipped"}
 
 
 def _result(report: pytest.TestReport) -> Result | None:

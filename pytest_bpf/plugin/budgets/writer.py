@@ -12,9 +12,10 @@ from pytest_bpf.budgets.compare import worth_keeping
 from pytest_bpf.budgets.results import ResultFileError, Results
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel.sys.release import release
+from pytest_bpf.plugin.items import counts
 from pytest_bpf.plugin.matrix.names import strip_kernel
 from pytest_bpf.plugin.options import STDOUT
-from pytest_bpf.plugin.outcomes import Outcomes, counts
+from pytest_bpf.plugin.outcomes import Outcomes
 from pytest_bpf.plugin.settings import settings
 from pytest_bpf.plugin.stash import CLAIM_PROPERTY, LINES, NOTES
 from pytest_bpf.reports.annotations import github
