@@ -50,6 +50,15 @@ DELIVERY_FUNCTIONS = frozenset(
 )
 """Kernel functions that free packets at the end of their way; these are no drops."""
 
+HANDLED = frozenset(
+    {
+        ("icmpv6_rcv", UNSPECIFIED),  # each message that it has answered, or told to a socket
+        ("icmp_rcv", "NO_SOCKET"),  # an echo reply, as above
+        ("icmpv6_rcv", "NO_SOCKET"),
+    }
+)
+"""Function and reason by which older kernels (6.1) free messages that have arrived."""
+
 
 class ReasonCounter:
     """The program, attached; it counts inside of `counting`, in every namespace but our own.
@@ -114,6 +123,8 @@ class ReasonCounter:
             function = plain_name(value.function)
             reason = names.get(drop.reason, f"{drop.reason:#x}")
             if drop.namespace not in namespaces or not reason or function in DELIVERY_FUNCTIONS:
+                continue
+            if (function, reason) in HANDLED:
                 continue
             if reason in {UNSPECIFIED, XDP} and function in NATIVE_XDP | CPUMAP_XDP:
                 continue
