@@ -69,10 +69,10 @@ class Exits:
         self._stack.callback(os.close, link)
 
     def read(self) -> Counter[tuple[int, int]]:
-        """Return how often each was returned, by map and answer."""
+        """Return how often each was returned, by map and answer, in their order."""
         content = batches.read(self._counts, KEY.size, VALUE.size, ROOM, hashed=True)
         pairs = zip(KEY.iter_unpack(content.keys), VALUE.iter_unpack(content.values), strict=True)
-        return Counter({key: count for key, (count,) in pairs})
+        return Counter({key: count for key, (count,) in sorted(pairs)})
 
     def close(self) -> None:
         """Detach and unload it."""

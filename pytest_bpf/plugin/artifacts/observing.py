@@ -146,7 +146,7 @@ class Observer:
         more = count - before
         if more > 0 and not (own and more == 1):
             times = "once" if more == 1 else f"{more} times"
-            told = ", ".join(f"{_name(value)} {n}" for value, n in returned.items())
+            told = ", ".join(f"{_name(value)} {n}" for value, n in returned.most_common())
             if not told:
                 self._untold.add(program.id)
             yield "run", f"{program.name} ran {times}{f': {told}' if told else ''}"
