@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+import threading
 import weakref
 from dataclasses import dataclass
 from enum import IntEnum
@@ -79,6 +80,13 @@ class _Raw:
     address: int
 
 
+class _Resolving(threading.local):
+    """The types that a thread is resolving; another may be at the same ones at the same time."""
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+
+
 class Btf:
     """The types of an object or of the kernel, read through libbpf's ``struct btf *``.
 
@@ -90,7 +98,7 @@ class Btf:
         self._pointer = pointer
         self.dwarf = dwarf
         self._types: dict[int, Type] = {}
-        self._resolving: set[int] = set()
+        self._resolving = _Resolving()
 
     def type(self, type_id: int) -> Type:
         """Return the type with this id; typedefs and qualifiers are looked through.
@@ -98,13 +106,14 @@ class Btf:
         Raises `LoadError` for what no compiler makes: no such id, a type that contains itself.
         """
         if type_id not in self._types:
-            if type_id in self._resolving:
+            resolving = self._resolving.ids
+            if type_id in resolving:
                 raise LoadError(f"the BTF is damaged: type {type_id} contains itself")
-            self._resolving.add(type_id)
+            resolving.add(type_id)
             try:
-                self._types[type_id] = self._resolve(type_id)
+                self._types.setdefault(type_id, self._resolve(type_id))
             finally:
-                self._resolving.discard(type_id)
+                resolving.discard(type_id)
         return self._types[type_id]
 
     def name(self, type_id: int) -> str:
