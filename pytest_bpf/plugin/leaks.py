@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.kernel.btf.enums import map_type_name, program_type_name
 from pytest_bpf.kernel.sys.descriptors import (
@@ -11,11 +12,17 @@ from pytest_bpf.kernel.sys.descriptors import (
     objects_open_in_daemons,
     open_objects,
 )
-from pytest_bpf.kernel.sys.ids import open_while
+from pytest_bpf.kernel.sys.ids import Kind, open_while
 from pytest_bpf.kernel.sys.info import MapInfo, ProgramInfo, read_info
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+
+INFO: dict[str, tuple[Kind, type[Any], Callable[[int], str]]] = {
+    "map": ("map", MapInfo, map_type_name),
+    "program": ("prog", ProgramInfo, program_type_name),
+}
+"""What has a name and a type: its kind in libbpf's names, its info, and how its type is called."""
 
 
 def held_by_test(test: str, earlier: set[int], made: set[str]) -> set[str]:
@@ -43,17 +50,11 @@ def _with_name(thing: str) -> str:
 
 
 def _name_and_type(kind: str, number: int) -> list[str]:
-    try:
-        if kind == "map":
-            with open_while("map", number) as fd:
-                if fd is not None:
-                    map_ = read_info(fd, MapInfo)
-                    return [repr(map_.name.decode()), f"({map_type_name(map_.type)})"]
-        if kind == "program":
-            with open_while("prog", number) as fd:
-                if fd is not None:
-                    program = read_info(fd, ProgramInfo)
-                    return [repr(program.name.decode()), f"({program_type_name(program.type)})"]
-    except OSError:  # without the privilege to open what it holds by id
-        pass
+    if kind not in INFO:
+        return []
+    ids, info, type_name = INFO[kind]
+    with suppress(OSError), open_while(ids, number) as fd:  # not by everybody
+        if fd is not None:
+            found = read_info(fd, info)
+            return [repr(found.name.decode()), f"({type_name(found.type)})"]
     return []
