@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections import defaultdict
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +28,11 @@ if TYPE_CHECKING:
     from pytest_bpf.netns.rtnetlink import Request
 
 FIRST_INDEX = 2
-"""The index after lo's."""
+"""The index after lo's; each interface of a layout has its own, and none is its peer's.
+
+Where an interface has the index of its peer, kernels before 6.8 take up to a second to notice its
+carrier (``linkwatch_urgent_event``).
+"""
 
 FORWARDING = (
     Path("/proc/sys/net/ipv4/ip_forward"),
@@ -177,16 +179,15 @@ def wire(layout: Layout, namespaces: Mapping[str, Namespace]) -> None:
 
 
 def _ports(layout: Layout, *, ipv6: bool) -> dict[tuple[str, str], Port]:
-    """Give every interface its index and its MAC: 02, "bpf" and a number."""
+    """Give every interface its index, and its MAC: 02, "bpf" and a number."""
     ends = {(end.namespace, end.interface): end for end in layout.ends}
-    indexes: dict[str, Iterator[int]] = defaultdict(lambda: count(FIRST_INDEX))
     ports = {}
     for number, (namespace, name) in enumerate(layout.interfaces, start=1):
         end = ends.get((namespace, name), End(namespace, name))
         written = (end.ipv4, end.ipv6 if ipv6 else "")
         ports[namespace, name] = Port(
             end,
-            next(indexes[namespace]),
+            FIRST_INDEX + number - 1,
             f"02:62:70:66:{number >> 8:02x}:{number & 0xFF:02x}",
             tuple(ipaddress.ip_interface(address) for address in written if address),
         )
