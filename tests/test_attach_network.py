@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.errors import AttachError
-from pytest_bpf.netns import Namespace, Topology, pair
+from pytest_bpf.errors import AttachError, ValueTypeError
+from pytest_bpf.netns import Namespace, Topology, pair, router
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +71,32 @@ def test_xdp(load: Load, topology: Topology, mode: str | None) -> None:
         load(XDP).programs["count"].attach(right.iface, mode=mode)
     obj.close()
     exactly(load(XDP), 1, lambda: send(left, str(right.ipv4)), right.iface, mode=mode)
+
+
+def test_one_program_on_many_interfaces(load: Load) -> None:
+    with router() as (left, middle, right):
+        obj = load(XDP)
+        links = obj.programs["count"].attach_many(middle.interfaces, mode="generic")
+        assert [link.info.ifindex for link in links] == [
+            i.ifindex for i in middle.interfaces.values()
+        ]
+        assert left.traffic.ping(to=right).received == 1
+        assert obj.globals["hits"] == 2
+
+
+def test_many_are_attached_or_none(load: Load) -> None:
+    with router() as (_, middle, _):
+        left, right = middle.interfaces.values()
+        busy = load(XDP).programs["count"].attach(right)
+        program = load(XDP + "\n").programs["count"]
+        with pytest.raises(AttachError, match="EBUSY"):
+            program.attach_many([left, right])
+        busy.detach()
+        assert len(program.attach_many([left, right])) == 2
+        with pytest.raises(ValueTypeError, match=r"targets is Interface.*must be Iterable"):
+            program.attach_many(left)  # type: ignore[arg-type]
+        with pytest.raises(AttachError, match=r"several targets, \['left'\], not one, 'left'"):
+            program.attach_many("left")
 
 
 def test_xdp_on_what_cannot_have_it(load: Load, namespace: Namespace) -> None:

@@ -176,11 +176,23 @@ def test_a_name_is_taken_once_in_a_namespace_only() -> None:
     [
         ({"mtu": 10}, "an mtu is from 68 to 65535, not 10"),
         ({"queues": 0}, "the number of queues is from 1 to 4096, not 0"),
+        ({"ifindex": 1}, "the first ifindex is from 2 to 2147483646, not 1"),
+        ({"ifindex": 2**31 - 1}, "the first ifindex is from 2 to 2147483646, not 2147483647"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, int], sentence: str) -> None:
     with pytest.raises(PlaceError, match=sentence):
         pair(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [pair, router, bridge])
+def test_indexes_begin_where_asked(make: Callable[..., Topology]) -> None:
+    with make(ifindex=100_000) as topology:
+        indexes = [i.ifindex for n in topology for i in n.interfaces.values()]
+        assert sorted(indexes) == list(range(100_000, 100_000 + len(indexes)))
+        first, *_ = topology
+        last = topology["host3" if make is bridge else "right"]
+        assert first.traffic.ping(to=last).received == 1
 
 
 def test_both_ends_of_a_cable_may_be_in_one_namespace() -> None:

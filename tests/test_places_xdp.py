@@ -204,6 +204,48 @@ def test_pyroute2_imports_ndb_and_the_rest_when_somebody_asks_for_it() -> None:
     assert done.returncode == 0, done.stderr
 
 
+TC = """
+import sys
+import threading
+from pytest_bpf.netns import Namespace
+
+KINDS = "pyroute2.netlink.rtnl.tcmsg."
+
+def have_run():
+    kinds = {name: vars(sys.modules[name]) for name in sys.modules if name.startswith(KINDS)}
+    return {name.removeprefix(KINDS) for name, names in kinds.items() if "__builtins__" in names}
+
+with Namespace() as place:
+    place.ipr.get_links()
+    assert not have_run(), have_run()
+    found = []
+    def add(number):
+        place.ipr.link("add", ifname=f"end{number}", kind="veth", peer=f"peer{number}")
+        index = place.interfaces[f"end{number}"].ifindex
+        place.ipr.tc("add", kind="pfifo", index=index, handle=0x10000, limit=9)
+        found.append(place.ipr.get_qdiscs(index=index)[0].get_attr("TCA_KIND"))
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["pfifo"] * 4, found
+    assert "sched_pfifo" in have_run()
+    assert not have_run() & {"sched_cake", "cls_u32", "act_bpf"}, have_run()
+    from pyroute2.netlink.rtnl.tcmsg import sched_cake
+    from pyroute2.netlink.rtnl.tcmsg.cls_u32 import options
+    assert sched_cake.options.nla_map
+    assert type(sched_cake).__name__ == "module"
+"""
+
+
+def test_what_pyroute2_knows_of_each_qdisc_and_filter_is_imported_when_it_is_used() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TC], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 FRAMES: dict[str, Any] = {"udp": udp_frame, "tcp": tcp_frame, "icmp": icmp_frame}
 HOST: Any = Host
 WRITTEN, NUMBERED = HOST("02:00:00:00:00:09", "192.0.2.9"), HOST(5, CLIENT.ipv4)

@@ -12,6 +12,8 @@ SMALLEST_MTU, LARGEST_MTU = 68, 65535
 SMALLEST_IPV6_MTU = 1280
 MOST_QUEUES = 4096
 KINDS = ("veth", "netkit")
+FIRST_IFINDEX, LARGEST_IFINDEX = 2, 0x7FFFFFFF
+"""The index after lo's, and the kernel's last one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Layout:
     * ``gateways``: (namespace, address of its default gateway).
     * ``forwarding``: the namespaces that forward between their interfaces.
     * ``mtu`` in bytes (below 1280 there is no IPv6), ``queues``: of each veth, each way.
+    * ``ifindex``: the index of the first interface; the others follow. At 100,000, say, a program
+      shows whether it takes an index for a place in an array.
     * ``xdp``: native XDP works on the cables. Interfaces poll (GRO is on), so they take redirected
       and live frames, and those of ``XDP_TX`` with a native program of their own (it may just pass:
       without one a veth is not woken up for them). Senders fill in checksums themselves (TX
@@ -57,6 +61,7 @@ class Layout:
     quiet: bool = True
     xdp: bool = False
     kind: str = "veth"
+    ifindex: int = FIRST_IFINDEX
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -79,6 +84,8 @@ class Layout:
                 raise PlaceError(f"there is no bridge {end.bridge!r} in {end.namespace!r}")
         _check_range("an mtu", self.mtu, SMALLEST_MTU, LARGEST_MTU)
         _check_range("the number of queues", self.queues, 1, MOST_QUEUES)
+        most = LARGEST_IFINDEX - len(self.interfaces) + 1
+        _check_range("the first ifindex", self.ifindex, FIRST_IFINDEX, most)
 
     @property
     def ends(self) -> tuple[End, ...]:

@@ -13,6 +13,7 @@ from pytest_bpf.errors.arguments import checked_methods
 from pytest_bpf.kernel.sys import bpffs
 from pytest_bpf.kernel.sys.bpffs import PinDirectory
 from pytest_bpf.kernel.sys.names import is_stale
+from pytest_bpf.netns.layout import FIRST_IFINDEX
 from pytest_bpf.netns.namespace import Namespace
 from pytest_bpf.netns.topology import Topology, bridge, pair, router
 
@@ -53,17 +54,32 @@ class Places:
         quiet: bool = True,
         xdp: bool = False,
         kind: str = "veth",
+        ifindex: int = FIRST_IFINDEX,
     ) -> Topology:
         """Two namespaces joined by a veth, or a netkit; see `pytest_bpf.netns.pair`."""
         return self._keep(
-            pair(interfaces=interfaces, mtu=mtu, queues=queues, quiet=quiet, xdp=xdp, kind=kind)
+            pair(
+                interfaces=interfaces,
+                mtu=mtu,
+                queues=queues,
+                quiet=quiet,
+                xdp=xdp,
+                kind=kind,
+                ifindex=ifindex,
+            )
         )
 
     def router(
-        self, *, mtu: int = 1500, queues: int = 1, quiet: bool = True, xdp: bool = False
+        self,
+        *,
+        mtu: int = 1500,
+        queues: int = 1,
+        quiet: bool = True,
+        xdp: bool = False,
+        ifindex: int = FIRST_IFINDEX,
     ) -> Topology:
         """Two namespaces with a router between them; see `pytest_bpf.netns.router`."""
-        return self._keep(router(mtu=mtu, queues=queues, quiet=quiet, xdp=xdp))
+        return self._keep(router(mtu=mtu, queues=queues, quiet=quiet, xdp=xdp, ifindex=ifindex))
 
     def bridge(
         self,
@@ -73,9 +89,10 @@ class Places:
         queues: int = 1,
         quiet: bool = True,
         xdp: bool = False,
+        ifindex: int = FIRST_IFINDEX,
     ) -> Topology:
         """``n`` hosts on a bridge; see `pytest_bpf.netns.bridge`."""
-        return self._keep(bridge(n, mtu=mtu, queues=queues, quiet=quiet, xdp=xdp))
+        return self._keep(bridge(n, mtu=mtu, queues=queues, quiet=quiet, xdp=xdp, ifindex=ifindex))
 
     def topology(self, layout: Layout) -> Topology:
         """Any layout of namespaces and cables."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import PlaceError, UnknownNameError, near_matches
 from pytest_bpf.errors.arguments import checked_methods
-from pytest_bpf.netns.layout import End, Layout
+from pytest_bpf.netns.layout import FIRST_IFINDEX, End, Layout
 from pytest_bpf.netns.namespace import Namespace
 from pytest_bpf.netns.wiring import wire
 
@@ -80,6 +80,7 @@ def pair(
     quiet: bool = True,
     xdp: bool = False,
     kind: str = "veth",
+    ifindex: int = FIRST_IFINDEX,
 ) -> Topology:
     """Join the namespaces "left" (192.0.2.1/24, 2001:db8::1/64) and "right" (.2, ::2) by a veth.
 
@@ -92,10 +93,17 @@ def pair(
     left = End("left", interfaces[0], "192.0.2.1/24", "2001:db8::1/64")
     right = End("right", interfaces[1], "192.0.2.2/24", "2001:db8::2/64")
     layout = Layout(((left, right),), mtu=mtu, queues=queues, quiet=quiet, xdp=xdp, kind=kind)
-    return Topology(layout)
+    return Topology(replace(layout, ifindex=ifindex))
 
 
-def router(*, mtu: int = 1500, queues: int = 1, quiet: bool = True, xdp: bool = False) -> Topology:
+def router(
+    *,
+    mtu: int = 1500,
+    queues: int = 1,
+    quiet: bool = True,
+    xdp: bool = False,
+    ifindex: int = FIRST_IFINDEX,
+) -> Topology:
     """Join "left" and "right" by a "router" that forwards both versions of IP.
 
     "left" is 192.0.2.1/24 and 2001:db8:1::1/64, "right" 198.51.100.1/24 and 2001:db8:2::1/64; the
@@ -119,12 +127,19 @@ def router(*, mtu: int = 1500, queues: int = 1, quiet: bool = True, xdp: bool = 
             queues=queues,
             quiet=quiet,
             xdp=xdp,
+            ifindex=ifindex,
         )
     )
 
 
 def bridge(
-    n: int = 3, *, mtu: int = 1500, queues: int = 1, quiet: bool = True, xdp: bool = False
+    n: int = 3,
+    *,
+    mtu: int = 1500,
+    queues: int = 1,
+    quiet: bool = True,
+    xdp: bool = False,
+    ifindex: int = FIRST_IFINDEX,
 ) -> Topology:
     """Join "host1" to "host<n>" by the bridge "br0" in the namespace "bridge", the last one.
 
@@ -140,4 +155,4 @@ def bridge(
         for i in range(1, n + 1)
     )
     layout = Layout(cables=cables, bridges=(("bridge", "br0"),), mtu=mtu, queues=queues)
-    return Topology(replace(layout, quiet=quiet, xdp=xdp))
+    return Topology(replace(layout, quiet=quiet, xdp=xdp, ifindex=ifindex))

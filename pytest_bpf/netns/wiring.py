@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from pytest_bpf.netns.namespace import Namespace
     from pytest_bpf.netns.rtnetlink import Request
 
-FIRST_INDEX = 2
-"""The index after lo's; each interface of a layout has its own, and none is its peer's.
-
-Where an interface has the index of its peer, kernels before 6.8 take up to a second to notice its
-carrier (``linkwatch_urgent_event``).
-"""
-
 FORWARDING = (
     Path("/proc/sys/net/ipv4/ip_forward"),
     Path("/proc/sys/net/ipv6/conf/all/forwarding"),
@@ -179,7 +172,11 @@ def wire(layout: Layout, namespaces: Mapping[str, Namespace]) -> None:
 
 
 def _ports(layout: Layout, *, ipv6: bool) -> dict[tuple[str, str], Port]:
-    """Give every interface its index, and its MAC: 02, "bpf" and a number."""
+    """Give every interface its index, and its MAC: 02, "bpf" and a number.
+
+    No index is used twice: where an interface has that of its peer, kernels before 6.8 take up to a
+    second to notice its carrier (``linkwatch_urgent_event``).
+    """
     ends = {(end.namespace, end.interface): end for end in layout.ends}
     ports = {}
     for number, (namespace, name) in enumerate(layout.interfaces, start=1):
@@ -187,7 +184,7 @@ def _ports(layout: Layout, *, ipv6: bool) -> dict[tuple[str, str], Port]:
         written = (end.ipv4, end.ipv6 if ipv6 else "")
         ports[namespace, name] = Port(
             end,
-            FIRST_INDEX + number - 1,
+            layout.ifindex + number - 1,
             f"02:62:70:66:{number >> 8:02x}:{number & 0xFF:02x}",
             tuple(ipaddress.ip_interface(address) for address in written if address),
         )

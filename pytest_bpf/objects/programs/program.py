@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.errors import LoadError
+from pytest_bpf.errors import AttachError, LoadError
 from pytest_bpf.errors.arguments import checked_methods
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kinds.programs import names_target
@@ -19,7 +21,7 @@ from pytest_bpf.objects.programs.run import Run, run_program
 from pytest_bpf.objects.programs.verifier import has_level
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Unpack
 
@@ -156,6 +158,22 @@ class Program(LoadedProgram):
         if self.keep_link is not None:
             self.keep_link(link)
         return link
+
+    def attach_many(self, targets: Iterable[Any], **options: Unpack[AttachOptions]) -> list[Link]:
+        """Attach the program to each of several targets, and return the links in their order.
+
+        A mapping stands for its values: ``attach_many(router.interfaces)``. The options are those
+        of `attach`. When one target is refused, none stays attached.
+        """
+        if isinstance(targets, (str, bytes)):
+            raise AttachError(
+                f"attach_many takes several targets, [{targets!r}], not one, {targets!r}"
+            )
+        several = targets.values() if isinstance(targets, Mapping) else targets
+        with ExitStack() as attached:
+            links = [attached.enter_context(self.attach(each, **options)) for each in several]
+            attached.pop_all()
+        return links
 
     def test_run(
         self,
