@@ -120,6 +120,7 @@ def test_the_context_of_tc(obj: Object) -> None:
 
 def test_arguments_of_a_raw_tracepoint(obj: Object) -> None:
     assert run(obj, "add", context=(3, 4)).retval == 11
+    assert run(obj, "add", context=(3, 4)).context is None, "the kernel gives none back"
     assert run(obj, "add", context=[2**32 - 1, 1]).retval == 1
     assert run(obj, "add", context=(-1, 4)).retval == 7
     assert run(obj, "add", context=struct.pack("=QQ", 1, 1)).retval == 3
@@ -142,6 +143,16 @@ def test_other_kinds(obj: Object) -> None:
     keys = run(obj, "dissect", ethernet_ip_udp)
     assert keys.retval == 0
     assert len(keys.data_out) == 56
+
+
+@pytest.mark.parametrize("context", [None, {"flags": 1}])
+def test_a_flow_dissector_gives_its_keys_back(obj: Object, context: Any) -> None:
+    result = run(obj, "dissect", FRAME, context=context)
+    assert result.context.ip_proto == 17
+    assert result.context.sport == socket.htons(4242)
+    assert result.context.flags == (context or {"flags": 0})["flags"]
+    with pytest.raises(RunError, match="its keys back, no packet: see context"):
+        result.packet  # noqa: B018
 
 
 def test_repeating(obj: Object) -> None:
@@ -172,6 +183,7 @@ def test_live_frames_are_sent(load: Load) -> None:
                 live=True, repeat=1000, batch_size=64,
             )  # fmt: skip
             assert result.data_out == b""
+            assert result.retval is None, "the kernel tells no verdict of live frames"
             assert sender.globals["hits"] == 1000
             assert receiver.globals["hits"] == 1000
 
@@ -182,6 +194,7 @@ def test_refusals_say_why(obj: Object) -> None:
         ("operations", (), {}, "no test run for sock_ops programs, attach it instead"),
         ("cut", (b"x" * 5,), {}, "with 5 bytes of data: EINVAL.*at least an Ethernet header, 14"),
         ("cut", (), {}, "with 0 bytes of data.*14 bytes"),
+        ("cut", (bytes(100_000),), {}, "(ENOMEM.*in 17 pages and the one before|page of 4096)"),
         (
             "cut",
             (FRAME, {"data": 8, "data_end": 70}),
@@ -213,7 +226,7 @@ def test_refusals_say_why(obj: Object) -> None:
             "choose",
             (b"", {"family": 2, "remote_port": 7, "cookie": 1}),
             {},
-            r"of the context: sk \(0\), cookie \(0\)$",
+            r"of the context: sk \(must be 0\), cookie \(must be 0\)$",
         ),
     ):
         with pytest.raises(RunError, match=words):

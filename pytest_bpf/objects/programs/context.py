@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pytest_bpf.kernel.btf import Type
     from pytest_bpf.objects.programs.loaded import LoadedProgram
 
-RUN_CONTEXTS = {"netfilter": "nf_hook_state", "flow_dissector": "bpf_flow_keys"}
+FLOW_DISSECTOR = "flow_dissector"
+RUN_CONTEXTS = {"netfilter": "nf_hook_state", FLOW_DISSECTOR: "bpf_flow_keys"}
 """Program types whose test run takes another struct than the program itself."""
 
 RAW_TRACEPOINTS = frozenset({"raw_tracepoint", "raw_tracepoint_writable"})
@@ -70,6 +71,14 @@ def encode_context(program: LoadedProgram, context: Any, size: int) -> Context:
         context = {"data_end": size, **context}  # else no byte of the packet is where programs look
     members, namespace = _interfaces(context, program)
     return Context(codec(c_type).encode(members, label), c_type, namespace)
+
+
+def flow_keys(raw: bytes) -> Any:
+    """Return the keys that a flow dissector filled in; None where the kernel's BTF has no type."""
+    try:
+        return codec(kernel_struct(RUN_CONTEXTS[FLOW_DISSECTOR])).decode(raw, 0)
+    except UnavailableError:
+        return None
 
 
 def _words(context: Any, label: str) -> bytes:

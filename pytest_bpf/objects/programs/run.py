@@ -13,7 +13,12 @@ from pytest_bpf.kernel.programs.runner import DURATION, ROOM, Runner
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kernel.sys.libbpf_options import RunOptions
 from pytest_bpf.kernel.values.actions import action
-from pytest_bpf.objects.programs.context import NO_CONTEXT, encode_context
+from pytest_bpf.objects.programs.context import (
+    FLOW_DISSECTOR,
+    NO_CONTEXT,
+    encode_context,
+    flow_keys,
+)
 from pytest_bpf.objects.programs.run_refusals import RunRequest, run_error
 
 if TYPE_CHECKING:
@@ -36,10 +41,12 @@ class Run:
     """The result of one ``BPF_PROG_RUN``.
 
     ``retval`` is signed, and a member of an enumeration (`XdpAction`, `TcAction`, ...) where the
-    program's kind has names for what it returns. ``duration_ns`` is the kernel's average over the
-    repetitions; it reads about 55 ns high, and the first run of a program is cold. ``data_out`` is
-    the packet afterwards, and ``packet`` the same by layers. ``context`` is typed as the one
-    passed, None without one.
+    program's kind has names for what it returns; None for live frames, of which the kernel tells
+    no verdict. ``duration_ns`` is the kernel's average over the repetitions; it reads about 55 ns
+    high, and the first run of a program is cold. ``data_out`` is the packet afterwards, and
+    ``packet`` the same by layers. ``context`` is typed as the one passed, None without one and
+    where the kernel gives none back. Of a flow dissector, ``context`` are the ``struct
+    bpf_flow_keys`` that it filled in, and ``data_out`` their bytes.
     """
 
     retval: int
@@ -47,6 +54,8 @@ class Run:
     data_out: bytes
     context: Any = None
     recording: Any = field(default=None, repr=False, compare=False)
+    has_keys: bool = field(default=False, repr=False, compare=False)
+    """Whether it is of a flow dissector."""
 
     @cached_property
     def lines(self) -> Any:
@@ -72,6 +81,8 @@ class Run:
         from pytest_bpf.kernel.layers import Packet  # noqa: PLC0415 - by its first user
         from pytest_bpf.kernel.layers.recognition import first_layer  # noqa: PLC0415 - by its first user
 
+        if self.has_keys:
+            raise RunError("a flow dissector gives its keys back, no packet: see context")
         if not self.data_out:
             raise RunError("this run gave no packet back: it had none, or its frames were live")
         return Packet(self.data_out, first_layer(self.data_out) or "eth")
@@ -122,6 +133,7 @@ def run_program(  # noqa: PLR0917 (positional arguments are faster)
         and type(repeat) is type(batch_size) is int
         and 0 < len(data) <= ROOM
         and program.kind.test_run == "packet"
+        and program.type != FLOW_DISSECTOR
     ):
         return _run_packet(program, data)
     if not (type(repeat) is int and 0 < repeat < 2**31):
@@ -186,7 +198,8 @@ def _run(  # noqa: PLR0917 (positional arguments are faster)
     options.data_size_out = memory.room if with_data else 0
     options.ctx_in = raw or None
     options.ctx_size_in = len(raw)
-    returns_context = bool(raw) and not live and mode in {"packet", "socket"}
+    gives_keys = program.type == FLOW_DISSECTOR  # and leaves the context that it got as it was
+    returns_context = bool(raw) and not (live or gives_keys) and mode in {"packet", "socket"}
     options.ctx_out = memory.context_address if returns_context else None
     options.ctx_size_out = CONTEXT_ROOM if returns_context else 0
     argument = None
@@ -202,13 +215,16 @@ def _run(  # noqa: PLR0917 (positional arguments are faster)
     returned = b""
     if returns_context and options.ctx_size_out < CONTEXT_ROOM:  # else the kernel gave none back
         returned = ctypes.string_at(memory.context_address, options.ctx_size_out)
-    elif argument is not None and not live:
+    elif argument is not None and mode == "context":
         returned = argument.raw
+    data_out = ctypes.string_at(memory.address, options.data_size_out) if with_data else b""
+    verdict: Any = None if live else action(program.type, options.retval, program.kind.name)
     return Run(
-        action(program.type, options.retval, program.kind.name),
+        verdict,
         options.duration,
-        ctypes.string_at(memory.address, options.data_size_out) if with_data else b"",
-        context.decode(returned) if returned else None,
+        data_out,
+        flow_keys(data_out) if gives_keys else context.decode(returned) if returned else None,
+        has_keys=gives_keys,
     )
 
 

@@ -31,13 +31,13 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
 
 WHY = {
     "wire_len": "from the length of the packet to 65536",
-    "data_meta": "0",
+    "data_meta": "must be 0",
     "data_end": "the length of the data",
     "data": "the length of the metadata in front of the packet, a multiple of 4",
     "ifindex": "the index of an interface of this namespace; pass an Interface",
     "ingress_ifindex": "the index of an interface of this namespace; pass an Interface",
     "rx_queue_index": "a queue of ingress_ifindex",
-    "egress_ifindex": "0",
+    "egress_ifindex": "must be 0",
     "gso_segs": "at most 65535",
     "pf": "that of the packet: 2 for IPv4, 10 for IPv6",
     "hook": "a hook of pf, which must be there too",
@@ -51,6 +51,9 @@ FAMILY = (
 
 PAGE, ARGUMENTS, BATCH = 4096, 12, 256
 """At most: a packet in one piece, arguments of a raw tracepoint, live frames in a batch."""
+
+ETHERNET, FRAGMENTS = 14, 17
+"""Bytes of its header; pages of a packet behind the first one (``MAX_SKB_FRAGS``)."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,15 @@ def _hint(request: RunRequest, code: int) -> str:
         return f"; the kernel has no test run for {name} programs, attach it instead"
     if wrong := _option_hint(request, code):
         return wrong
-    if code == errno.EINVAL and request.mode == "packet" and size < 14:
+    if code == errno.EINVAL and request.mode == "packet" and size < ETHERNET:
         return f"; {with_article(kind)} program needs data of at least an Ethernet header, 14 bytes"
+    if code == errno.ENOMEM and kind == "xdp" and size > PAGE * FRAGMENTS:
+        return f"; the kernel holds a packet in {FRAGMENTS} pages and the one before them, at most"
     if code == errno.EAFNOSUPPORT:
         return FAMILY
     if names := refused_members(request):
         why = {} if request.mode == "socket" else WHY
-        rules = [f"{n} ({why.get(n, '0')})" for n in names]
+        rules = [f"{n} ({why.get(n, 'must be 0')})" for n in names]
         return f"; the kernel does not take these members of the context: {', '.join(rules)}"
     if code == errno.EINVAL and request.data and request.mode not in {"packet", ""}:
         return f"; {with_article(kind)} program is run with a context, it takes no data"
@@ -133,6 +138,8 @@ def _size_hint(request: RunRequest) -> str:
         )
     if request.mode == "context":
         return f"; the program reads more of its context than the {given} bytes that it got"
+    if request.mode == "packet" and size == ETHERNET:
+        return f"; {with_article(kind)} program needs data of more than an Ethernet header"
     if request.mode == "packet" and size > PAGE - 512:
         return (
             f"; the packet of a {kind} program must fit into a page of {PAGE} bytes, less some 400"
