@@ -133,7 +133,7 @@ def test_sums(obj: Object) -> None:
     with pytest.raises(KeyError):
         numbers.sum(3)
     obj.maps["flags"][0] = {"name": "x"}
-    with pytest.raises(MapError, match="str have no sum"):
+    with pytest.raises(MapError, match="'name' is of type str, which has no sum; sum one member"):
         obj.maps["flags"].sum(0)
 
 

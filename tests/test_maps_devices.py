@@ -69,6 +69,8 @@ def test_an_interface_is_that_of_its_namespace(
     assert obj.globals["arrived"] == 10
     if how != "update_many":
         assert ports == {0: iface}
+        assert ports[0] == iface
+        assert ports[0] != middle.interfaces["left"]
 
 
 def test_a_program_in_a_device_map_runs_when_packets_leave(obj: Object, routed: Topology) -> None:
@@ -85,6 +87,8 @@ def test_a_program_in_a_device_map_runs_when_packets_leave(obj: Object, routed: 
         ports[0] = form
         assert ports[0].ifindex == iface.ifindex
         assert ports[0].bpf_prog.id == leave.id
+        assert ports[0] == (iface, leave)
+        assert ports[0] != iface
         left.traffic.udp(to=right, count=5)
         assert (obj.globals["seen"], obj.globals["arrived"]) == (5 * count, 5 * count)
 
@@ -99,6 +103,8 @@ def test_a_value_that_was_read_can_be_written(obj: Object) -> None:
     cpus[0] = 64
     assert cpus[0].bpf_prog.id == 0
     assert cpus == {0: 64}
+    assert cpus[0] == 64
+    assert cpus[0] not in (65, (64, on_cpu), None, "64")
 
 
 @pytest.mark.parametrize("name", DEVMAPS)

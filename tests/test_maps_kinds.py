@@ -125,6 +125,8 @@ def test_a_bloom_filter_knows_what_was_pushed(obj: Object) -> None:
         bloom[0]
     with pytest.raises(MapError, match="a bloom_filter and cannot be peeked at"):
         bloom.peek()
+    with pytest.raises(MapError, match="it has no keys, but push and 'in'"):
+        bloom.pop()
 
 
 MAPS_OF_MAPS = """
@@ -180,6 +182,11 @@ SEC("raw_tp") int other(void *ctx) { return 0; }
     jumps, enter = obj.maps["jumps"], obj.programs["enter"]
     assert enter.test_run(bytes(64)).retval == 11
     jumps[1] = obj.programs["target"]
+    assert jumps[1] == obj.programs["target"]
+    assert jumps[1] == obj.programs["target"].id
+    assert jumps[1] not in (obj.programs["other"], "target", None)
+    assert jumps == {1: obj.programs["target"]}
+    assert jumps != {1: obj.programs["other"]}
     assert enter.test_run(bytes(64)).retval == 22
     assert dict(jumps) == {1: obj.programs["target"].id}
     del jumps[1]
@@ -220,6 +227,9 @@ def test_sockets(obj: Object, namespace: Namespace) -> None:
         cookie = int.from_bytes(client.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
         assert sockets[0] == cookie
         assert by_hash[(1, 2)] == cookie
+        assert sockets[0] == client
+        assert sockets[0] != server
+        assert by_hash == {(1, 2): client}
         assert 1 not in sockets
         del sockets[0]
         assert 0 not in sockets
@@ -312,6 +322,9 @@ def test_what_a_kind_does_not_do_is_said(obj: Object) -> None:
         stacks[0] = bytes(128)
     with pytest.raises(MapError, match=r"map 'ring' is a ringbuf: read it by events\(\)"):
         list(ring)
+    for refused in (lambda: ring[0], lambda: ring.update({0: 1}), lambda: ring.pop(0)):
+        with pytest.raises(MapError, match=r"map 'ring' is a ringbuf: read it by events\(\)"):
+            refused()
     with pytest.raises(MapError, match="'stacks' is a stack_trace and cannot be read as events"):
         stacks.events()
     with pytest.raises(MapError, match="'stacks' is a stack_trace and cannot be pushed to"):

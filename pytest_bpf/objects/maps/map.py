@@ -23,6 +23,7 @@ from pytest_bpf.objects.maps.layout import layout
 from pytest_bpf.objects.maps.percpu import PerCPU, add
 from pytest_bpf.objects.maps.reading import Reader
 from pytest_bpf.objects.maps.stacks import stack_trace
+from pytest_bpf.objects.maps.stand_ins import stand_in
 from pytest_bpf.objects.maps.template import MapTemplate, create
 from pytest_bpf.objects.maps.user_ring import UserRing
 from pytest_bpf.objects.maps.whole_map import ABSENT, WholeMap
@@ -76,7 +77,7 @@ class Map(WholeMap):
         self.max_entries: int = info.max_entries
         self.flags: int = info.map_flags
         self._inner = inner
-        self._wrap = self._inner_map if self.type in MAPS_OF_MAPS else None
+        self._wrap = self._inner_map if self.type in MAPS_OF_MAPS else stand_in(self.type)
         if self.layout.holds_stacks:
             self._wrap = stack_trace
         self._ring = UserRing(self.name, self.max_entries)
@@ -293,6 +294,8 @@ class Map(WholeMap):
     def pop(self, *key: Any) -> Any:
         """Take the next value of a queue or stack; of other kinds, ``pop(key[, default])``."""
         if self.type not in QUEUES:
+            if not key:
+                self._keyed()
             return super().pop(*key)
         try:
             return self._value(elements.take(self.fd, None, self.layout.stride))

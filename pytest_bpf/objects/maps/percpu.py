@@ -41,7 +41,12 @@ class PerCPU(tuple[Any, ...]):
         return f"PerCPU({', '.join(map(repr, self))})"
 
 
-def add(values: Iterable[Any]) -> Any:
+def _names(value: Any) -> Iterable[str]:
+    """Return what the parts of a record or an array are called in a message."""
+    return value._fields if isinstance(value, Record) else [f"[{n}]" for n in range(len(value))]
+
+
+def add(values: Iterable[Any], member: str = "") -> Any:
     """Return the sum of values of one shape: numbers, records, tuples of them.
 
     >>> add([(1, 2), (10, 20)])
@@ -50,10 +55,15 @@ def add(values: Iterable[Any]) -> Any:
     listed = list(values)
     first = listed[0]
     if isinstance(first, (Record, Elements)):
-        return tuple.__new__(type(first), [add(column) for column in zip(*listed, strict=True)])
+        columns = zip(_names(first), zip(*listed, strict=True), strict=True)
+        return tuple.__new__(type(first), [add(column, name) for name, column in columns])
     if isinstance(first, Sequence) and not isinstance(first, (str, bytes)):
-        return tuple(add(column) for column in zip(*listed, strict=True))
+        return tuple(add(column, member) for column in zip(*listed, strict=True))
     if not isinstance(first, (int, float)):
         kind = next(base for base in type(first).__mro__ if base.__module__ == "builtins")
-        raise MapError(f"values of type {kind.__name__} have no sum; name a number in them")
+        what = f"member {member!r} is" if member else "values are"
+        by_itself = "; sum one member by itself: sum(value.MEMBER for value in ...)"
+        raise MapError(
+            f"{what} of type {kind.__name__}, which has no sum{by_itself * bool(member)}"
+        )
     return sum(listed)

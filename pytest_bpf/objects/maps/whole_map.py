@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FLAGS = {"any": elements.ANY, "noexist": elements.NOEXIST, "exist": elements.EXIST}
 ABSENT = object()
+RINGS = {"ringbuf": "read it by events()", "user_ringbuf": "write to it by push()"}
+"""Kinds without elements, and what they have instead."""
 
 
 class WholeMap(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content, so has no hash)
@@ -39,7 +41,7 @@ class WholeMap(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content,
     layout: ElementLayout
     _reads: Reader
     _wrap: Callable[[Any], Any] | None
-    """What a value is given to before it is shown: the maps in a map of maps."""
+    """What a value is given to before it is shown: the maps in a map of maps, stacks, handles."""
 
     @property
     @abstractmethod
@@ -116,7 +118,7 @@ class WholeMap(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content,
         """
         self._keyed()
         if self.type in EVENT_MAPS:
-            raise MapError(f"map {self.name!r} is {with_article(self.type)}: read it by events()")
+            raise self._no_elements("read it by events()")
         try:
             read = self._reads.read(lambda: self.fd)
         except OSError as error:
@@ -187,6 +189,11 @@ class WholeMap(MutableMapping[Any, Any]):  # noqa: PLW1641 (compares by content,
             raise MapError(
                 f"map {self.name!r} is {with_article(self.type)}: it has no keys, but {ways}"
             )
+        if self.type in RINGS:
+            raise self._no_elements(RINGS[self.type])
+
+    def _no_elements(self, way: str) -> MapError:
+        return MapError(f"map {self.name!r} is {with_article(self.type)}: {way}")
 
     def _partly(self, error: batches.PartialError, action: str, keys: Any) -> MapError:
         code, done, count = error.errno or 0, error.done, len(keys)
