@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import mutations
 from pytest_bpf.budgets import results
+from pytest_bpf.budgets.baseline import Baseline
 from pytest_bpf.budgets.compare import comparable, compare, compare_all, worth_keeping
 from pytest_bpf.budgets.environment import Environment, here
 from pytest_bpf.budgets.results import Key, ResultFileError, Results
@@ -123,6 +124,10 @@ def test_newer_figures_take_the_place_of_older_ones() -> None:
         (
             results.format_results(SOME).replace('"value": 230', '"value": "much"'),
             "value is 'much', not a number",
+        ),
+        (
+            results.format_results(SOME).replace('"unit": "instructions"', '"unit": "ns"'),
+            "instructions: unit is 'ns', not 'instructions'",
         ),
     ],
 )
@@ -238,6 +243,12 @@ def test_baselines_keep_what_compares() -> None:
     assert not comparable(Figure.certain("run_cnt", "prog a", 5, "kernel"))
     assert comparable(Figure.certain("total_states", "prog a", 5, "verifier"))
     assert not worth_keeping(Figure.certain("total_states", "prog a", 5, "verifier"))
+
+
+def test_what_a_baseline_did_not_measure_is_said_to_be_so() -> None:
+    old = Results({key(): Figure.missing("instructions", "prog count", "no run", "exact")})
+    finding = Baseline(Path("b.json"), old).finding(key(), exact(230))
+    assert "it was not measured when the baseline was saved" in finding.headline
 
 
 def test_details_tell_of_both() -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pytest_bpf.costs.figures.figure import Figure
 
 
+NOT_MEASURED_THEN = "it was not measured when the baseline was saved"
+
+
 @dataclass(frozen=True)
 class OtherEnvironment(NewFigure):
     """The baseline has this test's figures, of another kernel, compiler or machine."""
@@ -95,6 +98,8 @@ class Baseline:
         return finding
 
     def _unknown(self, key: Key, figure: Figure) -> Finding:
+        if key in self.old.figures and not self.accept:
+            return NewFigure(figure.metric, figure.subject, figure, why=NOT_MEASURED_THEN)
         if self.require and not self.accept:
             return NoBaseline(figure.metric, figure.subject, figure, str(self.path))
         others = {

@@ -75,6 +75,8 @@ class Results:
 
 def read(path: Path) -> Results:
     """Read a result file; raises `ResultFileError` for what is none, or of a newer schema."""
+    if _is_special(path):
+        raise ResultFileError(f"{path} cannot be read: it is a device or a pipe, and no file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -237,6 +239,9 @@ def _figure(key: Key, entry: Mapping[str, Any]) -> Figure:
         hint = near_matches(key.metric, METRICS)
         raise shape.ShapeError(f"{place}: there is no such metric{hint}")
     value = _optional(shape.member(entry, "value", place), f"{place}: value")
+    unit = METRICS[key.metric].unit
+    if entry.get("unit", unit) != unit:
+        raise shape.ShapeError(f"{place}: unit is {entry['unit']!r:.60}, not {unit!r}")
     lower, upper = (_optional(entry.get(name, value), f"{place}: {name}") for name in BOUNDS)
     samples, reference = (_numbers(entry.get(name, []), f"{place}: {name}") for name in SERIES)
     if (lower is None) != (upper is None) or (lower is not None and value is None):

@@ -132,7 +132,8 @@ class SourceCompiler:
 
     def preprocess(self, source: Source, compilation: Compilation) -> bytes:
         """Return a source with all that it includes, and no macro left."""
-        compiled = self.compile(source, replace(compilation, cflags=(*compilation.cflags, "-E")))
+        flags = (*compilation.cflags, "-E")
+        compiled = self.compile(source, replace(compilation, cflags=flags), quiet=True)
         return compiled.object.read_bytes()
 
     def compile_line(self, source: Path, compilation: Compilation, line: str) -> bytes:

@@ -30,6 +30,8 @@ def check_options(config: pytest.Config) -> None:
         *_build_problems(chosen),
         *_libbpf_problems(chosen.origins["bpf_libbpf"], chosen.libbpf),
         *_annotation_problems(chosen),
+        *_allowed_problems(chosen),
+        *_file_problems(chosen),
         *_compiler_problems(chosen.origins["bpf_cc"], chosen.cc),
     ]
     if problems:
@@ -54,14 +56,16 @@ def _unknown_keys(config: pytest.Config) -> Iterator[str]:
     for key in sorted(key for key in keys if key.startswith(("bpf_", "bpf-"))):
         try:
             config.getini(key)
+        except pytest.UsageError:
+            continue  # there is such a key, and `settings` says what is wrong with its value
         except ValueError:
             yield f"there is no ini key {key!r}{near_matches(key.replace('-', '_'), _ours(config))}"
 
 
 def _ours(config: pytest.Config) -> set[str]:
-    """Return the names of our ini keys, as far as pytest tells, and of options."""
-    keys = getattr(getattr(config, "_parser", None), "_inidict", {})
-    return {name for name in {*keys, *vars(config.option)} if name.startswith("bpf_")}
+    """Return the names of our ini keys, or of the options where pytest does not tell."""
+    keys = getattr(getattr(config, "_parser", None), "_inidict", None) or vars(config.option)
+    return {name for name in keys if name.startswith("bpf_")}
 
 
 def _empty_options(config: pytest.Config) -> Iterator[str]:
@@ -77,6 +81,34 @@ def _annotation_problems(chosen: Settings) -> Iterator[str]:
             "--bpf-annotate counts programs as they ship, --bpf-cov other builds of them: "
             "give one of them"
         )
+
+
+def _allowed_problems(chosen: Settings) -> Iterator[str]:
+    if not chosen.allowed:
+        return
+    from pytest_bpf.budgets.tolerance import ToleranceError, parse_lines
+
+    try:
+        parse_lines(chosen.allowed)
+    except ToleranceError as error:
+        yield f"bpf_allowed: {error}"
+
+
+def _file_problems(chosen: Settings) -> Iterator[str]:
+    """Check the files of reports about lines, and the folder of artifacts."""
+    if chosen.artifacts and not chosen.artifacts.is_dir() and chosen.artifacts.exists():
+        yield f"--bpf-artifacts: {chosen.artifacts} is no folder"
+    lines = [("--bpf-cov-report", *report) for report in chosen.cov_reports]
+    costs = [("--bpf-annotate-report", *report) for report in chosen.annotate_reports]
+    for option, kind, file in (*lines, *costs):
+        if file is None:
+            continue
+        from pytest_bpf.budgets.results import ResultFileError, check_writable
+
+        try:
+            check_writable(file)
+        except ResultFileError as error:
+            yield f"{option}={kind}: {error}"
 
 
 def _compiler_problems(origin: str, name: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf.plugin.options import MACHINE
+from pytest_bpf.plugin.paths import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +23,10 @@ def kernels(config: pytest.Config, *, exact: bool) -> tuple[tuple[str, ...], tup
     """
     asked: list[str] = config.getoption("bpf_kernel") or []
     optional: list[str] = config.getoption("bpf_kernel_may_fail") or []
-    listed: list[str] = config.getini("bpf_kernels_may_fail")
+    listed = words(config, "bpf_kernels_may_fail")
     if asked or not optional:
         optional = [*optional, *(k for k in listed if k in asked or not asked)]
-    chosen = asked or config.getini("bpf_kernels") or (["debian"] if exact else [])
+    chosen = asked or words(config, "bpf_kernels") or (["debian"] if exact else [])
     required = [kernel for kernel in chosen if kernel not in optional]
     if not chosen and optional:
         required = ["host"]
@@ -62,4 +63,6 @@ def _number(name: str, value: Callable[[str], Any]) -> int | None:
         return None
     if not str(number).isdecimal():
         raise pytest.UsageError(f"bpf_{name} must be a whole number, not {number!r}")
+    if int(number) == 0 and name != "hang_timeout":
+        raise pytest.UsageError(f"bpf_{name} must be at least 1, not {number!r}")
     return int(number)

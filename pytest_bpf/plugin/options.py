@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_bpf.plugin.paths import words
+
 if TYPE_CHECKING:
     import pytest
 
@@ -245,7 +247,7 @@ def ask_for_kernels(config: pytest.Config) -> bool:
     """Say, before all settings can be read, whether the tests run in workers on kernels."""
     known = config.known_args_namespace
     asked = known.bpf_kernel or known.bpf_kernel_may_fail or known.bpf_exact
-    return bool(asked or any(map(config.getini, ("bpf_kernels", "bpf_kernels_may_fail"))))
+    return bool(asked or words(config, "bpf_kernels") or words(config, "bpf_kernels_may_fail"))
 
 
 def _add_artifacts(group: pytest.OptionGroup, parser: pytest.Parser) -> None:

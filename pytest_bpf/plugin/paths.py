@@ -30,6 +30,14 @@ def path_of(config: pytest.Config, option: str, text: str, folder: Path | None =
     return path
 
 
+def words(config: pytest.Config, key: str) -> tuple[str, ...]:
+    """Return the words of an ini key, split as a shell does; raises `pytest.UsageError`."""
+    try:
+        return tuple(config.getini(key))
+    except (ValueError, pytest.UsageError) as error:
+        raise pytest.UsageError(f"{key}: {error}; its words are split as a shell does") from None
+
+
 def report_file(
     config: pytest.Config, option: str, line: str, formats: Sequence[str]
 ) -> tuple[str, Path]:

@@ -26,7 +26,7 @@ from pytest_bpf.plugin.options import (
     STATES,
     STDOUT,
 )
-from pytest_bpf.plugin.paths import path_of, report_file
+from pytest_bpf.plugin.paths import path_of, report_file, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,7 +125,7 @@ class Settings:
             libbpf=reader.path("bpf_libbpf", option_folder=config.invocation_params.dir),
             cache_dir=reader.path("bpf_cache_dir", option_folder=config.rootpath),
             origins={name: reader.origin(name) for name in VARIABLES},
-            cflags=tuple(config.getini("bpf_cflags")),
+            cflags=words(config, "bpf_cflags"),
             include_dirs=tuple(config.getini("bpf_include_dirs")),
             defines=dict(map(_define, config.getini("bpf_defines"))),
             build_command=str(config.getini("bpf_build_command")),
