@@ -17,7 +17,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from pytest_bpf.commands.mutate import first_failure
+from pytest_bpf.commands.mutate import borrowed, first_failure
 from pytest_bpf.commands.warm_pytest import WarmPytest
 
 if sys.version_info >= (3, 11):
@@ -101,14 +100,15 @@ def mutants(suites: Iterable[str] = ()) -> list[Mutant]:
 
 def outcome(sessions: SimpleQueue[WarmPytest], mutant: Mutant) -> Outcome:
     """Make one mutant, and run its suite, by the sessions of ``pytest-bpf mutate``."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as place:
-        folder = Path(place) / mutant.suite
+    with borrowed(sessions) as warm:
+        folder = warm.folder / mutant.suite
+        shutil.rmtree(warm.folder, ignore_errors=True)
         shutil.copytree(SUITES / mutant.suite, folder, ignore=shutil.ignore_patterns("__pycache__"))
         mutant.apply(folder)
-        places = (f"--rootdir={folder}", f"--basetemp={Path(place, 'pytest')}")
+        places = (f"--rootdir={folder}", f"--basetemp={warm.folder / 'pytest'}")
         for where, options in PLACES.items():
             arguments = (*OWN, *places, *options, str(folder))
-            state, test, message = first_failure(sessions, folder, arguments, SECONDS)
+            state, test, message = first_failure(warm, folder, arguments, SECONDS)
             if state == "rejected":
                 return Outcome(mutant, wrong=f"does not build: {message}")
             if state == "timed out":

@@ -14,7 +14,7 @@ import pytest
 import bpf_examples
 from bpf_examples import lines
 from bpf_examples.mutate import OWN, SUITES, Mutant, markdown, mutants, outcome
-from pytest_bpf.commands.mutate import first_failure
+from pytest_bpf.commands.mutate import borrowed, first_failure
 from pytest_bpf.commands.warm_pytest import WarmPytest
 from pytest_bpf.lint import RULES
 from pytest_bpf.plugin.budgets.claim_marker import parse_claim
@@ -183,7 +183,8 @@ def test_suite_as_it_is_passes_where_it_is_copied(sessions: Sessions, tmp_path: 
     for path in (SUITES / "arithmetic").glob("*.*"):
         (folder / path.name).write_text(path.read_text())
     own = (*OWN, f"--rootdir={folder}", f"--basetemp={tmp_path / 'pytest'}", str(folder))
-    assert first_failure(sessions, folder, own) == ("survived", "", "")
+    with borrowed(sessions) as warm:
+        assert first_failure(warm, folder, own) == ("survived", "", "")
 
 
 @pytest.mark.bpf_requires(program_type="sched_cls")

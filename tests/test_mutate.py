@@ -140,6 +140,17 @@ def test_tests_that_fail_as_they_are_say_nothing(
     assert "the tests fail as they are" in capsys.readouterr().err
 
 
+def test_tests_that_fail_in_a_copy_are_said(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"import os\n\ndef test_it():\n    assert os.getcwd() == {str(project)!r}\n"
+    (project / "test_place.py").write_text(text)
+    assert main(["filter.bpf.c", "--limit", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "the tests pass where they are, but not in a copy of this folder" in error
+    assert "test_place.py::test_it" in error
+
+
 def test_sessions_share_no_module_and_end_in_time(project: Path) -> None:
     (project / "own.py").write_text("count = 0\n")
     test = "import own, signal\ndef test_it():\n    own.count += 1\n    assert own.count == 1\n"
@@ -153,6 +164,34 @@ def test_sessions_share_no_module_and_end_in_time(project: Path) -> None:
         assert warm.run(project, (*own, "test_own.py"), 1).status is None
         (project / "test_own.py").write_text(test)
         assert warm.run(project, (*own, "test_own.py"), 120).status == 0
+
+
+CONFTEST = """
+import platform
+asked, platform.python_implementation = platform.python_implementation, lambda: "own"
+import wsgiref.simple_server
+platform.python_implementation = asked
+"""
+MINDFUL = """
+from wsgiref.simple_server import sys_version
+
+def test_what_was_set_before_the_import():
+    assert sys_version.startswith("own/")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="loading programs needs root")
+def test_sessions_are_as_those_of_a_process_of_their_own(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For tests that make errors of warnings, and for packages that mind what was set before."""
+    (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (project / "conftest.py").write_text(CONFTEST)
+    (project / "test_mindful.py").write_text(MINDFUL)
+    status = main(["filter.bpf.c", "--limit", "4", "--jobs", "1"])
+    output = capsys.readouterr()
+    assert status == 0, output.err
+    assert "survived" in output.out.splitlines()[-2]  # so the tests passed
 
 
 CLAIMS = """

@@ -20,11 +20,13 @@ from random import Random
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from pytest_bpf.cache import Cache
 from pytest_bpf.commands.mutants import Mutant, mutants, tokens
 from pytest_bpf.commands.mutants_page import page
 from pytest_bpf.commands.sources import find_sources
 from pytest_bpf.commands.warm_pytest import WarmPytest
 from pytest_bpf.compile import find_compiler
+from pytest_bpf.compile.preamble import STORES
 from pytest_bpf.errors import BpfError
 from pytest_bpf.fuzz import DifferenceError, check_equivalence
 from pytest_bpf.loader import Loader
@@ -51,6 +53,9 @@ RACES = frozenset({"atomic made plain", "map type swapped"})
 
 SECONDS = 120.0
 """How long the tests may take for one mutant: one that loops for ever is killed by that."""
+
+LONG = 86_400.0
+"""How long they may take as they are."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,11 @@ def _run(root: Path, options: argparse.Namespace) -> int:
     outcomes = []
     with ExitStack() as ends:
         sessions: SimpleQueue[WarmPytest] = SimpleQueue()
-        for _ in range(min(options.jobs, len(chosen))):
-            sessions.put(ends.enter_context(closing(WarmPytest(sources[0]))))
+        start = partial(_start, root, options.tests, sources[0], ends)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for warm in pool.map(start, range(min(options.jobs, len(chosen)))):
+                sessions.put(warm)
+        ends.enter_context(_beginnings())
         pool = ends.enter_context(ThreadPoolExecutor(options.jobs))
         attempt = partial(_try, root, options.tests, sessions)
         for outcome in pool.map(attempt, *zip(*chosen, strict=True)):
@@ -186,6 +194,46 @@ def _reached(root: Path, tests: Sequence[str]) -> dict[str, set[int]]:
     return lines
 
 
+def _start(
+    root: Path, tests: Sequence[str], source: Path, ends: ExitStack, _number: int
+) -> WarmPytest:
+    """Return a process that runs sessions, in whose copy of the folder the tests pass.
+
+    A first session there tells it what tests import; a second one has that before it. Raises
+    `ValueError` when the tests fail.
+    """
+    for lazy in (False, True):
+        warm = ends.enter_context(closing(WarmPytest(source, lazy=lazy)))
+        for _ in range(1 if lazy else 2):
+            done = warm.run(_copy(root, warm), (*_own(warm.folder), *tests), LONG)
+            if done.status:
+                break
+        else:
+            return warm
+    raise ValueError(
+        "the tests pass where they are, but not in a copy of this folder, so mistakes cannot be "
+        f"tried there:\n{done.output[-2000:]}"
+    )
+
+
+@contextmanager
+def _beginnings() -> Iterator[None]:
+    """Let this process parse once what sources begin with, too."""
+    with tempfile.TemporaryDirectory(prefix="mutate-") as place:
+        STORES.append(Cache(Path(place)))
+        try:
+            yield
+        finally:
+            STORES.pop()
+
+
+def _copy(root: Path, warm: WarmPytest) -> Path:
+    """Copy the folder to where a process runs its sessions."""
+    shutil.rmtree(warm.folder, ignore_errors=True)
+    shutil.copytree(root, warm.folder / root.name, ignore=LEFT_OUT, symlinks=True)
+    return warm.folder / root.name
+
+
 def _try(
     root: Path,
     tests: Sequence[str],
@@ -194,31 +242,33 @@ def _try(
     mutant: Mutant,
 ) -> Outcome:
     """Make a mutant in a copy of the folder, and run the tests there."""
-    with tempfile.TemporaryDirectory(prefix="mutate-") as place:
-        copy = Path(place) / root.name
-        shutil.copytree(root, copy, ignore=LEFT_OUT, symlinks=True)
+    with borrowed(sessions) as warm:
+        copy = _copy(root, warm)
         source = copy / file
         source.write_text(mutant.apply(source.read_text("utf-8")), "utf-8")
-        state, test, _ = first_failure(sessions, copy, (*_own(place), *tests))
-        return Outcome(file, mutant, state, test)
+        state, test, _ = first_failure(warm, copy, (*_own(warm.folder), *tests))
+    return Outcome(file, mutant, state, test)
+
+
+@contextmanager
+def borrowed(sessions: SimpleQueue[WarmPytest]) -> Iterator[WarmPytest]:
+    """Take a process that runs sessions, and give it back."""
+    warm = sessions.get()
+    try:
+        yield warm
+    finally:
+        sessions.put(warm)
 
 
 def first_failure(
-    sessions: SimpleQueue[WarmPytest],
-    folder: Path,
-    arguments: Sequence[str],
-    seconds: float = SECONDS,
+    warm: WarmPytest, folder: Path, arguments: Sequence[str], seconds: float = SECONDS
 ) -> tuple[str, str, str]:
     """Run tests until one fails; return what became of the mutant, the test, and its message.
 
     Raises `ValueError` when pytest itself fails.
     """
     report = folder.with_name("report.xml")
-    warm = sessions.get()
-    try:
-        done = warm.run(folder, (*arguments, "-x", f"--junitxml={report}"), seconds)
-    finally:
-        sessions.put(warm)
+    done = warm.run(folder, (*arguments, "-x", f"--junitxml={report}"), seconds)
     if done.status is None:
         return "timed out", "", ""
     if not done.status:
@@ -277,7 +327,7 @@ def _pytest(folder: Path, place: str, *arguments: str) -> subprocess.CompletedPr
     )
 
 
-def _own(place: str) -> tuple[str, ...]:
+def _own(place: str | Path) -> tuple[str, ...]:
     """Return the options of every session."""
     return ("-q", "-p", "no:cacheprovider", f"--basetemp={Path(place, 'pytest')}")
 

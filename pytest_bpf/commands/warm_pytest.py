@@ -1,7 +1,7 @@
 """Sessions of pytest by a process that has all imports behind it, and forks for each of them.
 
-A session costs its tests so, and not a second of imports before them. What a test imports, a
-session imports for itself: the process that forks has run one test of its own, and no other.
+A session costs its tests so, and not a second of imports before them. The process that forks has
+run one test of its own, and no other; modules of the tests' folder each session imports for itself.
 """
 
 from __future__ import annotations
@@ -40,15 +40,25 @@ class Session:
 
 
 class WarmPytest:
-    """Runs one session at a time, each in a process of its own; `close` ends it."""
+    """Runs one session at a time, each in a process of its own; `close` ends it.
 
-    def __init__(self, source: Path) -> None:
-        """Prepare sessions that load such a source."""
+    ``folder`` is a place for the files of a session, the same for each: what the sources there
+    begin with is parsed once.
+    """
+
+    def __init__(self, source: Path, *, lazy: bool = False) -> None:
+        """Prepare sessions that load such a source.
+
+        ``lazy`` leaves all imports of tests to their sessions: some packages mind what was set
+        before.
+        """
         self._place = tempfile.TemporaryDirectory(prefix="warm-pytest-")
-        folder = Path(self._place.name)
+        self.folder = Path(self._place.name, "files")
+        folder = Path(self._place.name, "warm")
+        folder.mkdir()
         (folder / "test_warm.py").write_text(TEST % str(source), "utf-8")
         self._process = subprocess.Popen(
-            (sys.executable, "-m", SERVER, str(folder)),
+            (sys.executable, "-m", SERVER, str(folder), *(["--lazy"] if lazy else [])),
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

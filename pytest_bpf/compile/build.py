@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.cache import Cache, digest, open_cache
-from pytest_bpf.compile.command import Task, plan, system_folders
+from pytest_bpf.compile.command import Task, plan
 from pytest_bpf.compile.compilers import Compiler, find_compiler
+from pytest_bpf.compile.dependencies import absent, headers_of
 from pytest_bpf.compile.diagnostics import failure, missing_header, relative_to_here
 from pytest_bpf.compile.entries import Entry, recall, remember
-from pytest_bpf.compile.headers import SETTLED_NS, Header, changed_since, observe, shadows
+from pytest_bpf.compile.headers import changed_since
+from pytest_bpf.compile.preamble import find_preamble
 from pytest_bpf.compile.process import CompilerRun, run
 from pytest_bpf.compile.sources import Source, read_source
 from pytest_bpf.errors import UnavailableError
@@ -23,6 +24,7 @@ from pytest_bpf.kernel.btf import vmlinux_h
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
 REMOTE: list[Callable[[str, dict[str, Any]], CompiledObject | None]] = []
 """Compilers of other machines, the newest last: a guest asks its host to compile."""
@@ -143,7 +145,7 @@ def _compile(cache: Cache, task: Task, header: Path | None, btf: Path, timeout: 
     extra = ("-idirafter", str(header.parent)) if header else ()
     with cache.workspace() as folder:
         start_ns = folder.stat().st_mtime_ns
-        compiler_run = run(task, extra, folder, timeout)
+        compiler_run = _run(task, extra, folder, timeout)
         if compiler_run.code and missing_header(compiler_run.output) == "vmlinux.h":
             _make_vmlinux_h(cache, header, btf)
             compiler_run = run(task, extra, folder, timeout)
@@ -152,12 +154,26 @@ def _compile(cache: Cache, task: Task, header: Path | None, btf: Path, timeout: 
         checksum = sha256(compiler_run.object.read_bytes()).hexdigest()
         name = f"{task.source.label}-{checksum[:16]}.bpf.o"
         cache.adopt(compiler_run.object, "objects", name)
-    headers = _headers(cache, task, files)
-    entry = Entry(name, checksum, compiler_run.output, headers, _absent(cache, task, headers))
+    headers = headers_of(cache, task, files)
+    entry = Entry(name, checksum, compiler_run.output, headers, absent(cache, task, headers))
     if _settled(cache, task, entry, start_ns):
         of_kernel = header is not None and str(header) in files
         remember(cache, _kernel_key(task, header) if header and of_kernel else task.key, entry)
     return entry
+
+
+def _run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> CompilerRun:
+    """Compile behind the precompiled beginning of the source, where there is one that helps."""
+    preamble = find_preamble(task, extra, timeout)
+    if preamble is None:
+        return run(task, extra, folder, timeout)
+    behind = run(task, (*extra, *preamble.arguments), folder, timeout)
+    if not behind.code and not behind.output:
+        return replace(behind, made=(str(preamble.text),))
+    whole = run(task, extra, folder, timeout)
+    if not whole.code and not whole.output:
+        preamble.drop()
+    return whole
 
 
 def _make_vmlinux_h(cache: Cache, header: Path | None, btf: Path) -> None:
@@ -178,31 +194,6 @@ def _raise_for(compiler_run: CompilerRun, task: Task) -> None:
         content = task.source.content.decode(errors="replace")
         code = compiler_run.code
         raise failure(output, code, compiler=compiler, source=source, content=content)
-
-
-def _headers(cache: Cache, task: Task, files: Iterable[str]) -> tuple[Header, ...]:
-    """Return the files as they are now, without the source: its content is in the key.
-
-    Files of the cache itself are never written twice, so they count as old at once.
-    """
-    now = time.time_ns()
-    mine, source = f"{cache.folder}/", str(task.source.path)
-    return tuple(
-        observe(file, now + 2 * SETTLED_NS if file.startswith(mine) else now)
-        for file in dict.fromkeys(files)
-        if file != source
-    )
-
-
-def _absent(cache: Cache, task: Task, headers: Iterable[Header]) -> tuple[str, ...]:
-    """Return the paths that must stay absent: a header there would be included instead."""
-    system = system_folders()
-    elsewhere = tuple(f"{folder}/" for folder in (*system, cache.folder))
-    folders = {header.path: str(Path(header.path).parent) for header in headers}
-    users = [folder for path, folder in folders.items() if not path.startswith(elsewhere)]
-    private = dict.fromkeys((str(task.source.path.parent), *task.include_dirs, *users, system[0]))
-    made = {folder for path, folder in folders.items() if path.startswith(f"{cache.folder}/")}
-    return shadows(folders, tuple(private), (*private, *system, *made))
 
 
 def _settled(cache: Cache, task: Task, entry: Entry, start_ns: int) -> bool:

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompilerRun:
-    """What one run of the compiler left in ``folder``: its exit ``code`` and all it printed."""
+    """What one run of the compiler left in ``folder``: its exit ``code`` and all it printed.
+
+    ``made`` are files that it read and no user wrote.
+    """
 
     folder: Path
     code: int
     output: str
+    made: tuple[str, ...] = ()
 
     @property
     def object(self) -> Path:
@@ -34,13 +38,18 @@ class CompilerRun:
         return self.folder / "object"
 
     def files(self) -> list[str]:
-        """Return the absolute paths of all files the compiler read, the source first."""
+        """Return the absolute paths of all files the compiler read, the source among them."""
         rule = (self.folder / "rule").read_text(errors="surrogateescape")
-        return [str(Path(file).absolute()) for file in parse_dependencies(rule)]
+        files = (str(Path(file).absolute()) for file in parse_dependencies(rule))
+        return [file for file in files if file not in self.made]
 
 
-def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> CompilerRun:
+def run(
+    task: Task, extra: Sequence[str], folder: Path, timeout: float, *, language: str = "c"
+) -> CompilerRun:
     """Compile in ``folder`` with the ``extra`` arguments; ``timeout`` is in seconds.
+
+    ``language`` is clang's name of it.
 
     Raises `CompileError` when time is up and `UnavailableError` when the compiler cannot be
     started; an exit code other than 0 is the caller's to explain.
@@ -48,7 +57,7 @@ def run(task: Task, extra: Sequence[str], folder: Path, timeout: float) -> Compi
     command = [
         *(*task.arguments, *extra),
         *("-MD", "-MT", "object", "-MF", str(folder / "rule"), "-o", str(folder / "object")),
-        *("-x", "c", "-c", str(task.source.path)),
+        *("-x", language, "-c", str(task.source.path)),
     ]
     try:
         code, printed = _finish(command, timeout)
