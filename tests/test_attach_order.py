@@ -101,8 +101,10 @@ def test_tcx_is_not_the_same_as_a_filter(load: Load, topology: Topology) -> None
 def test_wrong_places_of_tcx(load: Load, topology: Topology) -> None:
     obj, iface = load(TCX), topology["right"].iface
     one, two = obj.programs["p1"], obj.programs["p2"]
+    xdp = load('SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }').programs["pass"]
     for options, words in (
         ({"before": two}, "ENOENT.*the program or link of before= or after= is not attached there"),
+        ({"before": xdp}, "EINVAL.*before= and after= take a program of the same kind and hook"),
         ({"before": two, "first": True}, "one place at a time, not before=, first="),
         ({"before": 7}, "before= and after= take a program or a link, not 7"),
         ({"revision": 4000}, "ESTALE.*the programs there changed since revision 4000"),

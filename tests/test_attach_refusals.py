@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_what_has_no_place_of_its_own(load: Load, topology: Topology) -> None:
         ("route", iface, "takes netns=, the namespace of the route"),
         ("call", None, "belongs to no hook, test_run.. runs it; attach"),
         ("trace", None, "no tracepoint 'syscalls:sys_enter_getpidd'; did you mean 'syscalls:sys_e"),
-        ("trace", "nothing", "no tracepoint 'nothing:'"),
+        ("trace", "nothing", "no tracepoint 'nothing'"),
         ("filter", topology["left"], "attaches to an interface, not to left"),
     )
     for name, target, words in wrong:
@@ -74,7 +75,8 @@ def test_interfaces_that_are_not_there(load: Load, mode: str) -> None:
         options: dict[str, Any] = {} if mode == "xdp" else {"mode": mode, "direction": "ingress"}
         iface = right.iface
         left.ipr.link("del", index=left.iface.ifindex)
-        with pytest.raises(AttachError, match=r"veth0: E.*; there is no interface 2 in right"):
+        gone = rf"veth0: E.*; there is no interface {iface.ifindex} in right"
+        with pytest.raises(AttachError, match=gone):
             program.attach(iface, **options)
         with pytest.raises(AttachError, match="no interface 2147483647 in this network namespace"):
             program.attach(2**31 - 1, **options)
@@ -216,6 +218,8 @@ SEC("flow_dissector") int dissect(struct __sk_buff *ctx) { return BPF_OK; }
 SEC("iter/udp") int sockets(struct bpf_iter__udp *ctx) { return 0; }
 SEC("iter/bpf_map_elem") int elements(struct bpf_iter__bpf_map_elem *ctx) { return 0; }
 SEC("iter/task") int tasks(struct bpf_iter__task *ctx) { return 0; }
+SEC("sk_reuseport") int choose(struct sk_reuseport_md *ctx) { return SK_PASS; }
+SEC("socket") int first(struct __sk_buff *ctx) { return 0; }
 """
 
 
@@ -223,6 +227,8 @@ def test_places_and_options_that_do_not_fit(load: Load, topology: Topology) -> N
     programs = load(PLACES).programs
     iface, namespace = topology["right"].iface, topology["right"]
     link = programs["dissect"].attach(namespace)
+    unready, closed = socket.socket(), socket.socket()
+    closed.close()
     wrong: tuple[tuple[str, Any, dict[str, Any], str], ...] = (
         ("pass", iface, {"direction": "in"}, "direction='in' is none of 'ingress', 'egress'"),
         ("pass", iface, {}, "does not say where; pass direction='ingress' or"),
@@ -231,10 +237,15 @@ def test_places_and_options_that_do_not_fit(load: Load, topology: Topology) -> N
         ("sockets", namespace, {}, "takes no target, not right: netns= is the network namespace"),
         ("elements", None, {}, "an iterator over a map takes a map, not None"),
         ("tasks", namespace, {}, "an iterator over a map takes a map, not right"),
+        ("tasks", None, {"pid": 2**22 + 1}, "there is no process or thread 4194305"),
+        ("tasks", None, {"tid": 2**22 + 1}, "there is no process or thread 4194305"),
+        ("choose", unready, {}, "takes a socket of UDP or TCP with SO_REUSEPORT set"),
+        ("first", closed, {}, "EBADF.*that socket is closed"),
     )
     for name, target, options, words in wrong:
         with pytest.raises(AttachError, match=words):
             programs[name].attach(target, **options)
+    unready.close()
     link.detach()
     programs["dissect"].attach(namespace).detach()
 
@@ -257,6 +268,9 @@ def test_probes_that_cannot_be(load: Load) -> None:
         ("sample", {"frequency": 10**9}, "frequency= is at most the sysctl kernel.perf_event_max"),
         ("sample", {"frequency": 9, "cpu": 4000}, "cpu= the number of a CPU that is online"),
     )
+    sample = programs["sample"].attach(frequency=9, pid=os.getpid())
+    assert f"9 Hz of process {os.getpid()}" in repr(sample)
+    sample.detach()
     for name, options, words in wrong:
         with pytest.raises(AttachError, match=words):
             programs[name].attach(**options)

@@ -26,6 +26,9 @@ HINTS = {
     ("uprobe", errno.EINVAL): "offset= is a place in the file's code, in bytes from its beginning",
     ("perf_event", errno.EINVAL): "frequency= is at most the sysctl "
     "kernel.perf_event_max_sample_rate, and cpu= the number of a CPU that is online",
+    ("socket", errno.EINVAL): "a program of sk_reuseport takes a socket of UDP or TCP with "
+    "SO_REUSEPORT set, a filter one that is not locked",
+    ("socket", errno.EBADF): "that socket is closed",
     ("netns", errno.E2BIG): "a network namespace has one flow dissector, and 64 programs of other "
     "kinds",
 }
@@ -65,6 +68,8 @@ def _hint(kind: ProgramKind, options: Options, code: int) -> str:
     anchor = options.before is not None or options.after is not None
     if code == errno.ENOENT and anchor:
         return "; the program or link of before= or after= is not attached there"
+    if code == errno.EINVAL and anchor:
+        return "; before= and after= take a program of the same kind and hook, or its link"
     if code == errno.ESTALE and options.revision:
         return f"; the programs there changed since revision {options.revision}, query them again"
     if code == errno.ENOENT and options.replace is not None:

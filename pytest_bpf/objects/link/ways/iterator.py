@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AttachError
@@ -67,6 +68,9 @@ def _info(program: Attachable, over: str, target: Any, options: Options, stack: 
             raise AttachError(
                 f"program {program.name!r}: pid= and tid= are for iterators over tasks"
             )
+        number = max(options.pid, options.tid)
+        if not Path(f"/proc/{number}").exists():  # the kernel takes it, and iterates over nothing
+            raise AttachError(f"program {program.name!r}: there is no process or thread {number}")
         return struct.pack("=III", max(options.tid, 0), max(options.pid, 0), 0)
     if target is None and over not in OVER_A_MAP:
         return b""

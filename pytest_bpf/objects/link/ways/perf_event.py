@@ -31,7 +31,9 @@ def attach(program: Attachable, target: Any, options: Options) -> Link:
     try:
         for cpu in online_cpus() if everywhere else [options.cpu]:
             fd = open_cpu_clock(options.frequency, pid=options.pid, cpu=cpu)
-            name = f"{options.frequency} Hz on CPU {cpu}"
+            of = f"of process {options.pid}" if options.pid >= 0 else ""
+            on = f"on CPU {cpu}" if cpu >= 0 else ""
+            name = " ".join(filter(None, (f"{options.frequency} Hz", of, on)))
             links.append(perf_link(program, fd, name, options.cookie))
     except BaseException:
         for link in links:

@@ -33,7 +33,7 @@ def _number(program: Attachable, category: str, name: str) -> int:
     events = folder / "events"
     place = events / category / name / "id"
     if not (category and name) or "/" in name or not place.exists():
-        text = f"{category}:{name}"
+        text = f"{category}:{name}" if name else category
         names = [f"{path.parent.parent.name}:{path.parent.name}" for path in events.glob("*/*/id")]
         raise AttachError(
             f"program {program.name!r} ({program.section}): this kernel has no tracepoint "
