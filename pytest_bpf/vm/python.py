@@ -45,7 +45,9 @@ def inspect(path: list[str]) -> Closure:
     seen = json.loads(done.stdout.splitlines()[-1])
     files = set(seen["opened"]) | set(_siblings(seen["opened"])) | set(_of_installation(path))
     kept = (f for f in files if not f.startswith(ELSEWHERE) and os.path.isfile(f))  # noqa: PTH113
-    return Closure(tuple(sorted({*kept, *ALWAYS, *LINKS, sys.executable})), tuple(seen["modules"]))
+    installed = _distributions(path)
+    everything = {*kept, *installed, *ALWAYS, *LINKS, sys.executable}
+    return Closure(tuple(sorted(everything)), tuple(seen["modules"]))
 
 
 def stamp(closure: Closure, path: Iterable[str]) -> dict[str, Any]:
@@ -83,6 +85,12 @@ def _of_installation(path: Iterable[str]) -> Iterator[str]:
     for folder in path:
         yield from map(str, Path(folder or ".").glob("*.pth"))
         yield from map(str, Path(folder or ".").glob("*-info/entry_points.txt"))
+
+
+def _distributions(path: Iterable[str]) -> Iterator[str]:
+    """The folders of installed distributions; those that have no entry points are known so."""
+    for folder in path:
+        yield from map(str, Path(folder or ".").glob("*.*-info"))
 
 
 def _stat(file: str) -> list[int]:

@@ -86,20 +86,35 @@ def warm_up() -> None:
 @contextmanager
 def _metadata_kept() -> Iterator[None]:
     """Keep what is read of installed distributions meanwhile: each start of pytest reads it all."""
-    reading = importlib.metadata.PathDistribution.read_text
-    texts: dict[tuple[str, str], str | None] = {}
-
-    def note_text(self: importlib.metadata.PathDistribution, filename: str) -> str | None:
-        text = texts[str(self._path), filename] = reading(self, filename)
-        return text
-
-    def read_text(self: importlib.metadata.PathDistribution, filename: str) -> str | None:
-        key = (str(self._path), filename)
-        return texts[key] if key in texts else reading(self, filename)
-
-    importlib.metadata.PathDistribution.read_text = note_text  # type: ignore[assignment]
+    kinds = [_keep(name) for name in ("entry_points", "files")]
     yield
-    importlib.metadata.PathDistribution.read_text = read_text  # type: ignore[assignment]
+    for kept in kinds:
+        kept.is_open = False
+
+
+class _Kept:
+    """A property of distributions that is worked out once for each, while it ``is_open``."""
+
+    def __init__(self, plain: property) -> None:
+        self._plain = plain
+        self._values: dict[str, Any] = {}
+        self.is_open = True
+
+    def __get__(self, distribution: Any, _owner: object) -> Any:
+        place = str(distribution._path)  # noqa: SLF001 (its identity)
+        if place in self._values:
+            return self._values[place]
+        value = self._plain.__get__(distribution)
+        if self.is_open:
+            self._values[place] = value
+        return value
+
+
+def _keep(name: str) -> _Kept:
+    owner = importlib.metadata.PathDistribution
+    kept = _Kept(getattr(owner, name))
+    setattr(owner, name, kept)
+    return kept
 
 
 def _forget(package: str) -> None:
