@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.pairs import Laps, Spread, difference, ratio, take_turns
 from benchmarks.report import Report, estimate, goal, spread
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.traffic.packets import tcp_frame
 
 if TYPE_CHECKING:

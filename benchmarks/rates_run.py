@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from pytest_bpf.costs import measure
+from pytest_bpf.costs.run import measure
 from pytest_bpf.loader import Loader
 
 SOURCE = Path(__file__).with_name("rates.bpf.c")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_bpf.costs import Delays, latency
 from pytest_bpf.costs.figures.figure import METRICS
+from pytest_bpf.costs.latency import Delays, latency
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.btf import Int, Member, Struct
 from pytest_bpf.kernel.values.decoding import class_of

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpf import AttachError, BpfError, Overhead, Syscalls, UnavailableError, overhead
-from pytest_bpf.costs import statistics
 from pytest_bpf.costs.figures.intervals import rank_interval
 from pytest_bpf.costs.slow_down import LOOKS
+from pytest_bpf.kernel.programs.run_time_stats import statistics
 from pytest_bpf.netns.places import Places
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.costs import statistics
 from pytest_bpf.costs.figures.intervals import NEAR, figure_of
 from pytest_bpf.costs.instruments import reference
 from pytest_bpf.costs.instruments.instrument import FixedProgram
 from pytest_bpf.costs.instruments.reference import Reference
+from pytest_bpf.kernel.programs.run_time_stats import statistics
 from pytest_bpf.kernel.sys.exact import is_exact
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import BpfError, UnavailableError, measure
-from pytest_bpf.costs import statistics
 from pytest_bpf.costs.instruments import instrument
+from pytest_bpf.kernel.programs.run_time_stats import statistics
 from pytest_bpf.kernel.sys import exact
 
 if TYPE_CHECKING:

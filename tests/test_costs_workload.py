@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import BpfError, Figure, Syscalls, UnknownNameError, costs_of
-from pytest_bpf.costs import METRICS
+from pytest_bpf.costs.figures.figure import METRICS
 from pytest_bpf.kernel.sys import exact
 
 if TYPE_CHECKING:

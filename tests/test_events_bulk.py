@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pytest_bpf.costs import latency
+from pytest_bpf.costs.latency import latency
 from pytest_bpf.errors import BpfError, MapError
 from pytest_bpf.kernel.ringbuf import perf_rings
 from pytest_bpf.kernel.ringbuf.rows import Records, Row, RowBatch, count_equal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.plugin.artifacts.evidence import (
     Bound,
     Code,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_bpf.errors import UnknownNameError, ValueTypeError
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.kernel.layers.recognition import first_layer
 from pytest_bpf.plugin.differences import explain
 from pytest_bpf.traffic.packets import ACK, SYN, icmp_frame, tcp_frame, udp_frame

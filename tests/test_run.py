@@ -18,7 +18,7 @@ from pytest_bpf.errors import (
     UnavailableError,
     ValueTypeError,
 )
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.kernel.programs import run_time_stats
 from pytest_bpf.kernel.programs.run_time_stats import statistics
 from pytest_bpf.kernel.sys.perf_event import online_cpus

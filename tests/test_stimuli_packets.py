@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_bpf.errors import StimulusError
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.kernel.layers.values import checksum
 from pytest_bpf.netns.topology import pair
 from pytest_bpf.traffic.frames import Tap

@@ -17,6 +17,7 @@ PYTEST_SIDE = {
     "pytest_bpf.plugin.checks",
     "pytest_bpf.plugin.fixtures",
     "pytest_bpf.plugin.hookspecs",
+    "pytest_bpf.plugin.imports",
     "pytest_bpf.plugin.items",
     "pytest_bpf.plugin.kernel_settings",
     "pytest_bpf.plugin.loading",
@@ -37,6 +38,18 @@ import json, sys
 import pytest
 status = pytest.main(sys.argv[1:])
 print(json.dumps([status, sorted(sys.modules)]))
+"""
+
+
+LOADERS = """
+import json, sys
+import pytest
+finders = list(map(type, sys.meta_path))
+pytest.main(sys.argv[1:])
+from _pytest.assertion.rewrite import AssertionRewritingHook as Hook
+rewritten = [name for name, module in sys.modules.items()
+    if isinstance(getattr(module, "__loader__", None), Hook)]
+print(json.dumps([sorted(rewritten), finders == list(map(type, sys.meta_path))]))
 """
 
 
@@ -92,6 +105,14 @@ def test_a_failure_that_is_not_ours_imports_only_what_sees_that(tmp_path: Path) 
     assert _ours(modules) - PYTEST_SIDE == {
         "pytest_bpf.plugin.differences",
     }
+
+
+def test_what_a_test_uses_is_imported_by_python_and_not_by_pytest(tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text("def test_one(bpf): pass\n")
+    rewritten, as_before = json.loads(_python(LOADERS, "-q", "test_one.py", folder=tmp_path))
+    assert "test_one" in rewritten
+    assert _ours(set(rewritten)) <= PYTEST_SIDE
+    assert as_before
 
 
 def test_the_names_of_the_package_are_imported_by_their_first_use() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Loader, Namespace, Object, Topology
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.costs import Measure
+    from pytest_bpf.costs.run import Measure
     from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 kprobe = pytest.param("on_call", marks=pytest.mark.bpf_requires(attach="kprobe"))

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Events, Loader, Object, Syscalls
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.costs import Measure, MeasureOverhead
+    from pytest_bpf.costs.run import Measure
+    from pytest_bpf.costs.slow_down import MeasureOverhead
     from pytest_bpf.plugin.fuzzing import CheckEquivalence
 
 pytestmark = pytest.mark.bpf_requires(attach="tracepoint", map_type=["ringbuf", "percpu_hash"])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_bpf import Loader, Object
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.costs import Measure
+    from pytest_bpf.costs.run import Measure
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")
 

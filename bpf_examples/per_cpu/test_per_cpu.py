@@ -20,7 +20,7 @@ from pytest_bpf.traffic.packets import udp_frame
 if TYPE_CHECKING:
     from pytest_bpf import Loader, Object, Program, Topology
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.costs import Measure
+    from pytest_bpf.costs.run import Measure
     from pytest_bpf.plugin.fuzzing import CheckEquivalence, FindWorst
 
 pytestmark = pytest.mark.bpf_requires(program_type="sched_cls")

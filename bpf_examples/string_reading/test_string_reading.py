@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpf.costs import statistics
+from pytest_bpf.kernel.programs.run_time_stats import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_bpf import Loader, Object, Program
     from pytest_bpf.budgets.claims import ClaimCheck
-    from pytest_bpf.costs import Measure
+    from pytest_bpf.costs.run import Measure
 
 WAYS = ["loop", "unrolled", "whole", "str"]
 SIZE = 256

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import UnavailableError
-from pytest_bpf.costs import statistics
+from pytest_bpf.kernel.programs.run_time_stats import statistics
 from pytest_bpf.kernel.sys.perf_event import TRACEPOINT, Attributes, open_event
 from pytest_bpf.kernel.sys.tracefs import tracefs, with_tracefs
 from pytest_bpf.reports import top

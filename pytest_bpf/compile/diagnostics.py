@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.hints import hint
 from pytest_bpf.errors import BpfError, CompileError, UnavailableError
 
 if TYPE_CHECKING:
@@ -90,6 +89,8 @@ def failure(output: str, code: int, *, compiler: str, source: str, content: str 
         lines = [line for line in output.splitlines() if line.strip() and not _FOLDER.match(line)]
         last = lines[-1].strip() if lines else "it printed nothing"
         return CompileError(f"{source}: {compiler} ended with code {code} ({last})", output)
+    from pytest_bpf.compile.hints import hint  # noqa: PLC0415 - only of a failure
+
     first = errors[0]
     place = f"{first['file']}:{first['line']}" if first["file"] else source
     message = f"{place}: {first['text']}"

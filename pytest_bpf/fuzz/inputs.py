@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_bpf.fuzz.contexts import META, META_WORDS, PREFIX
-from pytest_bpf.kernel.layers.packet import to_bytes
+from pytest_bpf.kernel.layers.buffers import to_bytes
 from pytest_bpf.traffic.packets import icmp_frame, tcp_frame, udp_frame
 
 if TYPE_CHECKING:
@@ -171,6 +171,6 @@ def _number(raw: bytes) -> str:
 
 
 def _layers(packet: bytes) -> list[str]:
-    from pytest_bpf.kernel.layers import Packet  # noqa: PLC0415 (only a difference shows layers)
+    from pytest_bpf.kernel.layers.packet import Packet  # noqa: PLC0415 (only a difference shows layers)
 
     return [f"  {line}" for line in str(Packet(packet)).splitlines()]

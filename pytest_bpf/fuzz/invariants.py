@@ -14,8 +14,8 @@ from pytest_bpf.fuzz.place import one_subject
 from pytest_bpf.fuzz.search import Progress, limit, search
 from pytest_bpf.fuzz.shrink import shrink
 from pytest_bpf.fuzz.subject import name_setter
-from pytest_bpf.kernel.layers import Packet
-from pytest_bpf.kernel.layers.packet import to_bytes
+from pytest_bpf.kernel.layers.buffers import to_bytes
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.kernel.programs.runner import REFUSED
 from pytest_bpf.kernel.values.actions import action
 

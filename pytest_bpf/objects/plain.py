@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.kernel.layers.text import lines
 from pytest_bpf.objects.maps.map import Map
 

@@ -6,7 +6,6 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from pytest_bpf.compile.hints import hint
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernel import btf, features
 from pytest_bpf.kernel.btf import enums
@@ -54,6 +53,8 @@ def _in_plain_words(cause: str) -> str:
         program = match["program"]
         return f"program {program!r} attaches to {name!r}, which this kernel does not have{near}"
     if match := _UNDECLARED.search(cause):
+        from pytest_bpf.compile.hints import hint  # noqa: PLC0415 - only of a refusal
+
         name = match["name"]
         means = hint(f"use of undeclared identifier '{name}'", "") or (
             "; load the source that defines it along with this one, bpf.load([..., ...]), or "

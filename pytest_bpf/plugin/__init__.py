@@ -40,6 +40,7 @@ from pytest_bpf.plugin.fixtures import (
     bpf_verifier_costs,
     bpf_worst,
 )
+from pytest_bpf.plugin.imports import import_plainly
 from pytest_bpf.plugin.items import counts, uses_bpf
 from pytest_bpf.plugin.loading import _bpf_c_object, bpf, bpf_module
 from pytest_bpf.plugin.settings import apply, c_files, counts_lines, has_c_tests, settings
@@ -111,7 +112,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
-    """Tell other plugins how the tests will run."""
+    """Tell other plugins how the tests will run; import what follows without delay."""
+    import_plainly(early_config)
     known = early_config.known_args_namespace
     kernels = options.ask_for_kernels(early_config)
     if kernels or known.bpf_shell:
@@ -291,7 +293,7 @@ def pytest_terminal_summary(
 
         linting.show(terminalreporter, config, _values_of(terminalreporter, LINT_PROPERTY))
     if settings(config).costs and (costs := _values_of(terminalreporter, COSTS_PROPERTY)):
-        from pytest_bpf.costs import ProgramCost
+        from pytest_bpf.costs.figures.program import ProgramCost
         from pytest_bpf.reports.cost_table import costs_table
 
         terminalreporter.write_sep("=", "bpf: what the programs cost")

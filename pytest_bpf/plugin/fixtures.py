@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pytest_bpf.agents import AgentCost, Agents
     from pytest_bpf.budgets.claims import ClaimCheck
     from pytest_bpf.cgroup import Cgroup
-    from pytest_bpf.costs import Measure, MeasureCosts, MeasureOverhead
+    from pytest_bpf.costs.run import Measure
+    from pytest_bpf.costs.slow_down import MeasureOverhead
+    from pytest_bpf.costs.span import MeasureCosts
     from pytest_bpf.coverage.line_costs import LineCosts
     from pytest_bpf.coverage.span import MeasureLines
     from pytest_bpf.coverage.verifier_costs import VerifierCosts
@@ -209,7 +211,7 @@ def bpf_measure(request: pytest.FixtureRequest) -> Measure:
 
     Gives a `RunCost`, in nanoseconds, or in exact mode in instructions.
     """
-    from pytest_bpf.costs import measure
+    from pytest_bpf.costs.run import measure
 
     return partial(_measured, request, measure)
 
@@ -258,7 +260,7 @@ def bpf_costs(request: pytest.FixtureRequest) -> MeasureCosts:
 
     Gives `Costs`; or ``with bpf_costs(obj) as span: ...``, then ``span.costs``.
     """
-    from pytest_bpf.costs import costs_of
+    from pytest_bpf.costs.span import costs_of
 
     return partial(_measured, request, costs_of)
 
@@ -269,7 +271,7 @@ def bpf_overhead(request: pytest.FixtureRequest) -> MeasureOverhead:
 
     Gives an `Overhead`: the whole, the hook's part, the program's, the consumer's.
     """
-    from pytest_bpf.costs import overhead
+    from pytest_bpf.costs.slow_down import overhead
 
     return partial(_measured, request, overhead)
 

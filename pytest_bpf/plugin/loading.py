@@ -44,7 +44,8 @@ def bpf_module(request: pytest.FixtureRequest) -> Iterator[Loader]:
 
 def _loader(request: pytest.FixtureRequest, kept: set[str] | None = None) -> Iterator[Loader]:
     """Yield a loader; what it loads is added to ``kept``, that of which no test is blamed."""
-    from pytest_bpf.costs import cost_so_far, statistics
+    from pytest_bpf.costs.figures.program import cost_so_far
+    from pytest_bpf.kernel.programs.run_time_stats import statistics
     from pytest_bpf.loader import Loader
     from pytest_bpf.plugin.coverage.choice import recorder_for
 

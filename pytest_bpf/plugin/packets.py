@@ -75,7 +75,7 @@ def _pair(left: Any, right: Any) -> tuple[Any, Any]:
 
 def _as(packet: Any, value: Any) -> Any:
     """Return bytes as the packet that the other side is."""
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
 
     if isinstance(value, (bytes, bytearray, memoryview)):
         return Packet(value, packet.first)
@@ -84,7 +84,7 @@ def _as(packet: Any, value: Any) -> Any:
 
 def _packet(value: Any) -> Any:
     """Return a value as a `Packet`, or None where it is none and does not look like one."""
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
     from pytest_bpf.kernel.layers.recognition import first_layer
 
     if isinstance(value, Packet):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_bpf.costs import ProgramCost
+    from pytest_bpf.costs.figures.program import ProgramCost
 
 HEADINGS = ("program", "section", "verified insns", "stack B", "jited B", "runs", "ns/run")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_bpf.kernel.layers.packet import is_packet
+from pytest_bpf.kernel.layers.buffers import is_packet
 from pytest_bpf.traffic.result import check_place, check_range, to_bytes
 
 LARGEST_DATAGRAM = {False: 65507, True: 65527}

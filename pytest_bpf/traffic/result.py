@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import NotMeasuredError, StimulusError, ValueTypeError
-from pytest_bpf.kernel.layers.packet import to_bytes as packet_bytes
+from pytest_bpf.kernel.layers.buffers import to_bytes as packet_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

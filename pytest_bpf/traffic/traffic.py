@@ -17,7 +17,6 @@ from pytest_bpf.traffic.arguments import (
     frame_of,
     payload_of,
 )
-from pytest_bpf.traffic.capture import pcap
 from pytest_bpf.traffic.capture.ring import Ring
 from pytest_bpf.traffic.ends import TcpEnd, UdpEnd
 from pytest_bpf.traffic.pace import check_rate, schedule, silence
@@ -239,6 +238,8 @@ class Traffic(Servers):
         if speed is not None and not 0 < speed < float("inf"):
             raise StimulusError(f"pcap: speed is {speed!r}; it must be positive, or None")
         try:
+            from pytest_bpf.traffic.capture import pcap  # noqa: PLC0415 - by its first user
+
             recording = pcap.read_recording(Path(path))
         except OSError as error:
             raise StimulusError(f"pcap: {path} cannot be read: {error.strerror}") from None

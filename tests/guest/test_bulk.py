@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_bpf.costs import latency
+from pytest_bpf.costs.latency import latency
 from pytest_bpf.kernel.sys.release import kernel_version
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf import check_equivalence, find_worst
-from pytest_bpf.costs import measure
+from pytest_bpf.costs.run import measure
 from pytest_bpf.coverage.line_costs import line_costs
 from pytest_bpf.kernel.sys.exact import is_exact
 from pytest_bpf.loader import Loader

@@ -11,6 +11,7 @@ from pytest_bpf.errors import (
     ValueTypeError,
     near_matches,
 )
+from pytest_bpf.kernel.layers.buffers import is_packet, to_bytes
 from pytest_bpf.kernel.layers.table import EXTENSIONS, walk
 
 if TYPE_CHECKING:
@@ -237,17 +238,3 @@ class Packet:
             ) from error
         home = {"eth": l2, "ip": inet, "ipv6": inet6}[self.first]
         return getattr(home, FIRST[self.first])(self.data)
-
-
-def is_packet(value: object) -> bool:
-    """Say whether a value is somebody's packet: no bytes, but `bytes` of it are what it is."""
-    return hasattr(value, "__bytes__") and not isinstance(value, (bytes, type))
-
-
-def to_bytes(value: Any, noun: str) -> bytes:
-    """Return the bytes of ``value``; raise `ValueTypeError` when it is no bytes and no packet."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, (bytearray, memoryview)) or is_packet(value):
-        return bytes(value)
-    raise ValueTypeError(f"{noun} is {value!r:.60}; it must be bytes, or a packet such as scapy's")

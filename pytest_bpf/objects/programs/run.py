@@ -22,7 +22,7 @@ from pytest_bpf.objects.programs.context import (
 from pytest_bpf.objects.programs.run_refusals import RunRequest, run_error
 
 if TYPE_CHECKING:
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
     from pytest_bpf.objects.programs.context import Context
     from pytest_bpf.objects.programs.loaded import LoadedProgram
 
@@ -78,7 +78,7 @@ class Run:
     @property
     def packet(self) -> Packet:
         """The packet afterwards, by layers; raises `RunError` where the run gave none back."""
-        from pytest_bpf.kernel.layers import Packet  # noqa: PLC0415 - by its first user
+        from pytest_bpf.kernel.layers.packet import Packet  # noqa: PLC0415 - by its first user
         from pytest_bpf.kernel.layers.recognition import first_layer  # noqa: PLC0415 - by its first user
 
         if self.has_keys:

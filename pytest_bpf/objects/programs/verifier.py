@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import VerifierError
 from pytest_bpf.objects.programs.excerpts import display_path, excerpt, line_at, notes
-from pytest_bpf.objects.programs.explanations import explanation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -162,6 +161,8 @@ def rejection(
 
     ``whole_log`` gives the log of level 2; it is asked when the program is too complex.
     """
+    from pytest_bpf.objects.programs.explanations import explanation  # noqa: PLC0415 - only here
+
     why = reason(log)
     meaning = explanation(why)
     place, text = _place(log, start, source_lines)

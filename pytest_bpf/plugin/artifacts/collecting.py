@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError, NotMeasuredError, PlaceError, UnavailableError
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 from pytest_bpf.kernel.layers.recognition import first_layer
 from pytest_bpf.kinds.maps import EVENT_MAPS
 from pytest_bpf.objects.elf import sections

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
     from pytest_bpf.plugin.artifacts.evidence import Evidence, Hook, ProgramState
 
 MOST = 5

@@ -11,7 +11,7 @@ from pytest_bpf.plugin.artifacts.hints import hints
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
     from pytest_bpf.plugin.artifacts.evidence import (
         Evidence,
         InterfaceState,

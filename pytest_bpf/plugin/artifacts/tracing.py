@@ -153,7 +153,7 @@ def _text(value: Any) -> str:
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"[:LONGEST]
     if isinstance(value, bytes):
-        from pytest_bpf.kernel.layers import Packet
+        from pytest_bpf.kernel.layers.packet import Packet
         from pytest_bpf.kernel.layers.text import headline
 
         return headline(Packet(value)) if any(value) else f"{len(value)} bytes, all 0"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpf.cache import digest
-from pytest_bpf.costs import costs_of
+from pytest_bpf.costs.span import costs_of
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.objects.elf import sections
 from pytest_bpf.plugin.stash import LOADER

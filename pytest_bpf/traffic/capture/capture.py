@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pytest_bpf.kernel.layers import Packet
+    from pytest_bpf.kernel.layers.packet import Packet
     from pytest_bpf.traffic.capture.fates import Fates
     from pytest_bpf.traffic.capture.packet_socket import Port, Sockets
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_bpf.kernel.layers import Packet
+from pytest_bpf.kernel.layers.packet import Packet
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import PlaceError, PrivilegeError, StimulusError, UnavailableError
-from pytest_bpf.kernel.layers.packet import to_bytes
+from pytest_bpf.kernel.layers.buffers import to_bytes
 from pytest_bpf.kernel.sys import libc
 from pytest_bpf.traffic.xsk.rings import (
     AF_XDP,
