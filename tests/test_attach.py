@@ -16,6 +16,7 @@ import pytest
 
 from pytest_bpf.errors import AttachError, LoadError, UnavailableError
 from pytest_bpf.kernel import features
+from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.netns import Namespace, pair
 
 if TYPE_CHECKING:
@@ -237,6 +238,18 @@ SEC(".struct_ops") struct tcp_congestion_ops mine = {
     .init = (void *)init, .ssthresh = (void *)ssthresh, .cong_avoid = (void *)avoid,
     .undo_cwnd = (void *)undo, .name = "pytest_bpf_cc" };
 """
+
+
+def test_struct_ops_are_left_out_with_their_functions(load: Load) -> None:
+    """Without them libbpf before 1.4 crashes."""
+    obj = load(CONGESTION + 'SEC("xdp") int pass(void *ctx) { return 2; }', programs=["pass"])
+    assert list(obj.programs) == ["pass"]
+    assert "mine" not in obj.maps
+    assert obj.programs["pass"].verifier_log()
+    bare = 'SEC(".struct_ops") struct tcp_congestion_ops mine = { .name = "bare" };'
+    if tuple(map(int, libbpf.version().split("."))) < (1, 4):
+        with pytest.raises(LoadError, match=r"map 'mine' .struct_ops. has none of its"):
+            load(bare)
 
 
 def test_struct_ops(load: Load) -> None:

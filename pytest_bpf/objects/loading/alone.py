@@ -16,6 +16,7 @@ from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kernel.sys.interrupts import call_uninterrupted
 from pytest_bpf.kernel.sys.libbpf_options import OpenOptions
 from pytest_bpf.kinds.flags import MapFlags
+from pytest_bpf.objects.loading.struct_ops import leave_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -80,6 +81,7 @@ def load_alone(
             libbpf.function("bpf_program__set_flags")(chosen, own | flags)
         if not privileged:
             _leave_out_maps(pointer)
+        leave_out(_maps(pointer), _programs(pointer))
         with libbpf.messages() as messages:
             code = -call_uninterrupted(libbpf.function("bpf_object__load"), pointer)
         text = log.value.decode(errors="replace")
@@ -119,21 +121,26 @@ def _open(content: bytes, name: str, btf_path: str) -> int:
 
 def _choose(pointer: int, program: str, auxiliary: Collection[str]) -> int:
     """Switch every program off but these; return libbpf's pointer of ``program``."""
-    following = libbpf.function("bpf_object__next_program")
     name_of = libbpf.function("bpf_program__name")
     switch = libbpf.function("bpf_program__set_autoload")
     wanted, also = program.encode(), {name.encode() for name in auxiliary}
     chosen = 0
-    current = following(pointer, None)
-    while current:
+    for current in _programs(pointer):
         name = name_of(current)
         switch(current, name == wanted or name in also)
         if name == wanted:
             chosen = current
-        current = following(pointer, current)
     if not chosen:
         raise LoadError(f"the object has no program {program!r}")
     return chosen
+
+
+def _programs(pointer: int) -> Iterator[int]:
+    following = libbpf.function("bpf_object__next_program")
+    current = following(pointer, None)
+    while current:
+        yield current
+        current = following(pointer, current)
 
 
 def _maps(pointer: int) -> Iterator[int]:

@@ -15,6 +15,7 @@ from pytest_bpf.kernel.sys.interrupts import call_uninterrupted
 from pytest_bpf.kernel.sys.mountinfo import mounts
 from pytest_bpf.kinds.programs import SECTIONS
 from pytest_bpf.objects.identity import program_type
+from pytest_bpf.objects.loading import struct_ops
 from pytest_bpf.objects.loading.attach_target import set_attach_target
 from pytest_bpf.objects.loading.object import Object
 from pytest_bpf.objects.loading.parts import parts_of
@@ -88,6 +89,12 @@ def prepare(
                 libbpf.call(f"bpf_map__set_{part}_size", pointer, size)
         if name in settings.maps:
             _reuse(f"{handle.path.name}: map {name!r}", pointer, settings.maps[name])
+    if bare := struct_ops.leave_out(handle.maps.values(), handle.programs.values()):
+        raise LoadError(
+            f"{handle.path.name}: map {bare[0]!r} (struct_ops) has none of its functions, and "
+            f"libbpf {libbpf.version()} cannot load it like that; write one, as in "
+            'SEC("struct_ops/init"), or take a libbpf from 1.4 on (bpf_libbpf)'
+        )
     check_memory(handle.path.name, _specs(handle, settings))
     return [path for path in _set_pins(handle, settings, pins) if not path.exists()]
 
