@@ -78,6 +78,8 @@ def test_the_table_and_the_kernel_agree_on_what_a_kind_takes(kind: str) -> None:
     ("declaration", "words"),
     [
         ("HASH, 0, __u32", "max_entries is 0, and it must be at least 1"),
+        ("ARRAY_OF_MAPS, 4, __u32", r"what it holds is not declared: __array\(values"),
+        ("TASK_STORAGE, 0, __u32", r"a task_storage needs the flag BPF_F_NO_PREALLOC$"),
         ("ARRAY, 1, __u64", r"an array takes key_size 4, not 8 \(bytes\)"),
         ("LPM_TRIE, 1, __u64", "an lpm_trie needs the flag BPF_F_NO_PREALLOC"),
         ("STACK_TRACE, 1, __u32", "a stack_trace takes values of whole addresses of 8 bytes"),
@@ -92,6 +94,17 @@ SEC("raw_tp") int p(void *ctx) { return (long)&m & 1; }
 """
     with pytest.raises(LoadError, match=f"map 'm' .*cannot be created: {words}"):
         load(source.replace("DECLARATION", declaration))
+
+
+def test_what_a_map_is_declared_with_is_checked(load: Load) -> None:
+    field = """
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entry, 1); __type(key, __u32);
+         __type(value, __u32); } m SEC(".maps");
+"""
+    with pytest.raises(LoadError, match="unknown field 'max_entry'; did you mean 'max_entries'"):
+        load(field)
+    with pytest.raises(LoadError, match="no kind of map with the number 99"):
+        load(field.replace("max_entry,", "max_entries,").replace("BPF_MAP_TYPE_ARRAY", "99"))
 
 
 def test_a_sockmap_without_room_for_cookies_is_not_full(load: Load) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_bpf.compile import find_compiler
-from pytest_bpf.errors import UnavailableError, ValueTypeError
+from pytest_bpf.errors import LoadError, UnavailableError, ValueTypeError
 from pytest_bpf.kernel.btf import Int, Struct
 from pytest_bpf.kernel.values.codec import Record, codec
 
@@ -247,6 +247,28 @@ def test_arrays_of_characters_bytes_and_numbers(maps: Object) -> None:
 def test_pointers_are_addresses(maps: Object) -> None:
     value = written(maps.maps["pointers"], {"any": 2**64 - 1, "one": 0x1000})
     assert value == (2**64 - 1, 0x1000, 0)
+
+
+KPTRS = """
+struct held { struct task_struct __attribute__((btf_type_tag("kptr"))) *task; __u32 n; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1000); __type(key, __u32);
+         __type(value, struct held); } slots SEC(".maps");
+SEC("raw_tp") int use(void *ctx) { __u32 key = 0; return bpf_map_lookup_elem(&slots, &key) != 0; }
+"""
+
+
+def test_pointers_of_the_kernel_in_a_map_are_not_shown(load: Load) -> None:
+    try:
+        slots = load(KPTRS).maps["slots"]
+    except LoadError:
+        pytest.skip("this kernel has no kptrs")
+    slots[0] = {"n": 5}
+    assert slots[0].task is None, "the kernel gives 0 for whatever is there"
+    assert slots[0] == {"task": None, "n": 5}
+    assert dict(slots)[0] == (None, 5)
+    slots[0] = slots[0]
+    with pytest.raises(ValueTypeError, match=r"value.task: a kptr, which programs alone set"):
+        slots[0] = {"task": 1}
 
 
 def test_padding_is_zero_and_raw_bytes_are_taken_whole(maps: Object) -> None:

@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING
 
-from pytest_bpf.errors import UnavailableError
+from pytest_bpf.errors import UnavailableError, near_matches
 from pytest_bpf.kernel import btf, features
 from pytest_bpf.kernel.btf import enums
 from pytest_bpf.kinds.programs import program_kind
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 MAP = re.compile(r"map '(?P<name>.+?)': failed to create: (?P<why>.+?)\(-\d+\)")
 PROGRAM = re.compile(r"prog '(?P<name>.+?)': BPF program load failed")
+_NO_FIELD = re.compile(r"map '.+?': unknown field '(?P<name>.+?)'")
+MAP_FIELDS = (
+    *("type", "max_entries", "map_flags", "map_extra", "numa_node", "pinning", "values"),
+    *("key", "key_size", "value", "value_size"),
+)
+"""What libbpf takes in the declaration of a map."""
+
 _NOISE = re.compile(
     r"failed to load object|BTF loading error|Error loading \.BTF|-- BEGIN BTF|Retrying without BTF"
     r"|: failed to load: -|failed to prepare load attributes|\.eh_frame"
@@ -46,6 +53,8 @@ def first_cause(messages: Sequence[str], default: str) -> str:
 
 def _in_plain_words(cause: str) -> str:
     """Add to libbpf's message what it means, where that is known."""
+    if match := _NO_FIELD.search(cause):
+        return f"{cause.rstrip('.')}{near_matches(match['name'], MAP_FIELDS)}"
     if match := _NO_TARGET.search(cause):
         name = match["name"]
         close = _close(name)

@@ -243,7 +243,8 @@ class Btf:
         if raw.kind is Kind.FLOAT:
             return Float(raw.name, raw.size)
         if raw.kind is Kind.PTR:
-            return Pointer()
+            to = self._raw(raw.size) if raw.size else raw
+            return Pointer(kptr=to.kind is Kind.TYPE_TAG and to.name in KPTRS)
         if raw.kind is Kind.ARRAY:
             element, _, count = self._words(raw, 3)
             return Array(self.type(element), count)
@@ -304,6 +305,9 @@ class Btf:
                 variable.name, c_type if c_type.size <= size else Opaque("", size), offset, size
             )
 
+
+KPTRS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr"})
+"""Tags of pointers that the kernel keeps in a map."""
 
 _LOOK_THROUGH = frozenset(
     {Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG, Kind.DECL_TAG}

@@ -29,9 +29,13 @@ class Float:
 
 @dataclass(frozen=True)
 class Pointer:
-    """A pointer, whose value is an address; what it points to is left alone."""
+    """A pointer, whose value is an address; what it points to is left alone.
+
+    A ``kptr`` is one of the kernel's in a map, which user space neither sees nor sets.
+    """
 
     size: int = 8
+    kptr: bool = False
 
 
 @dataclass(frozen=True)

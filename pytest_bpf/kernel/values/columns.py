@@ -35,6 +35,8 @@ def decode_all(c_type: Type, array: np.ndarray[Any, Any]) -> list[Any]:
 def _column(c_type: Type, array: np.ndarray[Any, Any]) -> list[Any]:
     if is_network_int(c_type) and array.dtype.kind in _NUMBERS:
         return list(map(class_of(c_type), array.tolist()))
+    if isinstance(c_type, Pointer) and c_type.kptr:
+        return [None] * len(array)
     if isinstance(c_type, (Int, Pointer, Float)) and array.dtype.kind in _NUMBERS:
         return list(array.tolist())
     if isinstance(c_type, Enumeration) and array.dtype.kind in _NUMBERS:

@@ -36,6 +36,10 @@ Decoder = Callable[[bytes, int], Any]
 _FORMATS = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
+def _not_shown(_: bytes, __: int) -> None:
+    """Stand for what the kernel gives as 0, whatever it is."""
+
+
 @cache
 def decoder(c_type: Type) -> Decoder:
     """Return the function that reads a value of this type; made once."""
@@ -45,7 +49,7 @@ def decoder(c_type: Type) -> Decoder:
     if isinstance(c_type, Int):
         return _scalar(c_type.size, signed=c_type.signed) if not c_type.boolean else _boolean
     if isinstance(c_type, Pointer):
-        return _scalar(c_type.size, signed=False)
+        return _scalar(c_type.size, signed=False) if not c_type.kptr else _not_shown
     if isinstance(c_type, Float) and c_type.size in FLOATS:
         return _unpacker(FLOATS[c_type.size])
     if isinstance(c_type, Enumeration):

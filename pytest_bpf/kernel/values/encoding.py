@@ -96,6 +96,8 @@ def c_name(c_type: Type) -> str:
 
 
 def _plain(c_type: Type) -> Encoder:
+    if isinstance(c_type, Pointer) and c_type.kptr:
+        return lambda value, label: _kptr(c_type, value, label)
     if isinstance(c_type, (Int, Pointer, Enumeration)):
         return lambda value, label: _integer(c_type, value, label)
     if isinstance(c_type, Float) and c_type.size in FLOATS:
@@ -105,6 +107,16 @@ def _plain(c_type: Type) -> Encoder:
     if isinstance(c_type, Array) and not is_bytes(c_type):
         return lambda value, label: _array(c_type, value, label)
     return lambda value, label: _blob(c_type, value, label)
+
+
+def _kptr(c_type: Pointer, value: Any, label: str) -> bytes:
+    """Return zeros, in whose place the kernel leaves what is there."""
+    if value is not None:
+        raise ValueTypeError(
+            f"{label}: a kptr, which programs alone set and the kernel shows to nobody; leave it "
+            f"out, or give None, not {describe(value)}"
+        )
+    return bytes(c_type.size)
 
 
 def _integer(c_type: Int | Pointer | Enumeration, value: Any, label: str) -> bytes:

@@ -158,9 +158,9 @@ def _refused_map(
         )
     needed = ("max_entries",) if kind in VALUELESS else ("max_entries", "value_size")
     zero = next((size for size in needed if not sizes[size]), None)
-    hint = f"; say {zero}={{{name!r}: ...}}" if zero and code == errno.EINVAL else ""
     declared = Sizes(**sizes, flags=flags)
     reason = explain_creation(code, kind, declared) or reason
+    hint = f"; say {zero}={{{name!r}: ...}}" if zero and zero in reason else ""
     return LoadError(
         f"{handle.path}: map {name!r} ({kind}, {numbers}) cannot be created: {reason}{hint}", code
     )

@@ -17,7 +17,7 @@ from pytest_bpf.kernel.maps.memory import OR_MORE
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kernel.sys.exact import is_machine
 from pytest_bpf.kinds.flags import MapFlags
-from pytest_bpf.kinds.maps import INDEXED, map_kind, maps_with
+from pytest_bpf.kinds.maps import INDEXED, MAPS_OF_MAPS, map_kind, maps_with
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -189,7 +189,11 @@ def explain_creation(code: int, kind: str, sizes: Sizes) -> str:
             f"the kernel does not have the memory for {sizes.max_entries} elements of "
             f"{sizes.key_size + sizes.value_size} bytes (ENOMEM){OR_MORE * is_machine()}"
         )
+    if code == errno.EINVAL and kind.isdecimal():
+        return f"there is no kind of map with the number {kind} in this kernel (EINVAL)"
     problem = creation_problem(map_kind(kind), sizes) if code in {errno.EINVAL, errno.E2BIG} else ""
+    if code == errno.EINVAL and kind in MAPS_OF_MAPS and not problem and not sizes.flags:
+        return "what it holds is not declared: __array(values, struct { ... }) (EINVAL)"
     more = sizes.flags & ~map_kind(kind).flags
     flags = (
         f"; do its flags, {more:#x}, go with this kind?" if code == errno.EINVAL and more else ""
