@@ -323,6 +323,21 @@ def test_verdicts_of_newer_kinds_are_named(load: Load, section: str, value: int,
     assert name in repr(retval)
 
 
+@pytest.mark.parametrize("section", ["xdp", "tc", "socket"])
+@pytest.mark.parametrize("value", [0, 3, 8, 99, -1, -(2**31), 2**31 - 1])
+def test_a_run_without_options_says_what_others_say(
+    load_once: Load, section: str, value: int
+) -> None:
+    """It goes another way to the kernel, which is shorter."""
+    obj = load_once(f'int value; SEC("{section}") int decide(void *ctx) {{ return value; }}')
+    program = obj.programs["decide"]
+    obj.globals["value"] = value
+    short, long = program.test_run(FRAME), program.test_run(FRAME, repeat=2)
+    assert repr(short.retval) == repr(long.retval)
+    assert short.data_out == long.data_out
+    assert list(program.last_runs)[-2:] == [(FRAME, None, short), (FRAME, None, long)]
+
+
 LENGTHS = """
 __u64 length, metadata;
 SEC("xdp") int measure(struct xdp_md *ctx) {

@@ -22,8 +22,8 @@ GROWTH = 4096
 _ATTRIBUTES = struct.Struct("=IIIIQQIIIIQQIIII")
 """``union bpf_attr`` for a test run, filled up to a multiple of 8 bytes."""
 
-DURATION = 9
-"""The member with the nanoseconds, counted in words of 32 bits."""
+RETVAL, DURATION = 1, 9
+"""The members with what the program returned and the nanoseconds, in words of 32 bits."""
 
 CONTEXT_ROOM, CONTEXT_OUT = 256, 11
 """Bytes for the context of a packet, and the member with how many came back, in words."""
@@ -46,57 +46,33 @@ def _syscall() -> Callable[..., int]:
 class Runner:
     """Runs packet programs from memory of its own, which one thread may use at a time.
 
-    ``run(fd, data)`` runs a program once; it returns what the program returned, unsigned, or -1
-    when the kernel refused, with the reason in `ctypes.get_errno`. ``run_for_verdict`` does the
-    same and takes no packet back. ``packet()`` returns the packet afterwards; ``words`` are the
-    kernel's answers (`DURATION`). ``context`` is the context of each run (a struct's bytes).
+    ``run(fd, data)`` runs a program once with at most `ROOM` bytes; it returns the packet
+    afterwards, or None when the kernel refused, with the reason in `ctypes.get_errno`. ``words``
+    are the kernel's answers (`RETVAL`, `DURATION`).
     """
 
-    def __init__(self, room: int = ROOM, context: bytes = b"") -> None:
-        whole = room + GROWTH
-        self._data, self._out = (ctypes.create_string_buffer(n) for n in (room, whole))
-        size = len(context)
-        self._context = ctypes.create_string_buffer(max(size, 1))
-        self._context_out = ctypes.create_string_buffer(max(size, 1))
-        self._attributes = ctypes.create_string_buffer(_ATTRIBUTES.size)
-        addresses = [ctypes.addressof(part) for part in (self._data, self._out)]
-        contexts = [ctypes.addressof(part) for part in (self._context, self._context_out)]
-        members = (*addresses, 1, 0, size, size, *(contexts if context else (0, 0)), 0, 0, 0, 0)
-        _ATTRIBUTES.pack_into(self._attributes, 0, 0, 0, 0, 0, *members)
-        words = memoryview(self._attributes).cast("B").cast("I")
-        incoming, outgoing = (memoryview(part).cast("B") for part in (self._data, self._out))
-        argument = ctypes.c_void_p(ctypes.addressof(self._attributes))
+    def __init__(self) -> None:
+        whole = ROOM + GROWTH
+        incoming, out = mmap.mmap(-1, ROOM), mmap.mmap(-1, whole)
+        attributes = ctypes.create_string_buffer(_ATTRIBUTES.size)
+        members = (_address(incoming), _address(out), 1, *(0,) * 9)
+        _ATTRIBUTES.pack_into(attributes, 0, 0, 0, 0, 0, *members)
+        self.words = words = memoryview(attributes).cast("B").cast("I")
         arguments = (
-            ctypes.c_long(call_number()),
-            ctypes.c_long(PROG_TEST_RUN),
-            argument,
-            ctypes.c_long(_ATTRIBUTES.size),
+            call_number(),
+            PROG_TEST_RUN,
+            ctypes.c_void_p(ctypes.addressof(attributes)),
+            _ATTRIBUTES.size,
         )
         call = _syscall()
 
-        def run(fd: int, data: bytes) -> int:
+        def run(fd: int, data: bytes) -> bytes | None:
             size = len(data)
             incoming[:size] = data
             words[0], words[2], words[3] = fd, size, whole
-            return words[1] if call(*arguments) >= 0 else -1
+            return out[: words[3]] if call(*arguments) >= 0 else None
 
-        def run_for_verdict(fd: int, data: bytes) -> int:
-            size = len(data)
-            incoming[:size] = data
-            words[0], words[2], words[3] = fd, size, 0
-            return words[1] if call(*arguments) >= 0 else -1
-
-        def packet() -> bytes:
-            return bytes(outgoing[: words[3]])
-
-        self.run, self.run_for_verdict, self.packet = run, run_for_verdict, packet
-        self.words = words
-        self.room = room
-        self.set_context(context)
-
-    def set_context(self, context: bytes) -> None:
-        """Use another context of the same size from now on."""
-        ctypes.memmove(self._context, context, len(context))
+        self.run = run
 
 
 class PacketRunner:
@@ -121,10 +97,10 @@ class PacketRunner:
             members = (*data, context, 0, *contexts, 0, 0, 0, 0)
             _ATTRIBUTES.pack_into(attributes, number * _ATTRIBUTES.size, fd, 0, 0, 0, *members)
             arguments = (
-                ctypes.c_long(call_number()),
-                ctypes.c_long(PROG_TEST_RUN),
+                call_number(),
+                PROG_TEST_RUN,
                 ctypes.c_void_p(ctypes.addressof(attributes) + number * _ATTRIBUTES.size),
-                ctypes.c_long(_ATTRIBUTES.size),
+                _ATTRIBUTES.size,
             )
             first = number * _ATTRIBUTES.size // 4
             calls.append((arguments, out, first + 1, first + 2, first + 3))
@@ -196,10 +172,10 @@ class ContextRunner:
         words = memoryview(self._attributes).cast("B").cast("I")
         whole = memoryview(self._context).cast("B")[:size]
         arguments = (
-            ctypes.c_long(call_number()),
-            ctypes.c_long(PROG_TEST_RUN),
+            call_number(),
+            PROG_TEST_RUN,
             ctypes.c_void_p(ctypes.addressof(self._attributes)),
-            ctypes.c_long(_ATTRIBUTES.size),
+            _ATTRIBUTES.size,
         )
         call = _syscall()
 

@@ -78,6 +78,16 @@ ACTIONS: dict[str, type[IntEnum]] = {
 _NAMES = {kind: {int(member): member for member in enum} for kind, enum in ACTIONS.items()}
 
 
+def actions(program_type: str, kind: str = "") -> dict[int, int]:
+    """Return what a program may return by name: the members by the unsigned 32-bit values.
+
+    >>> actions("sched_cls")[4294967295]
+    <TcAction.TC_ACT_UNSPEC: -1>
+    """
+    names = _NAMES.get(kind) or _NAMES.get(program_type) or {}
+    return {number % (1 << 32): member for number, member in names.items()}
+
+
 def action(program_type: str, value: int, kind: str = "") -> int:
     """Return a program's 32-bit return value, signed, and as a member of its enumeration.
 
@@ -90,6 +100,11 @@ def action(program_type: str, value: int, kind: str = "") -> int:
     >>> action("raw_tracepoint", 4294967294)
     -2
     """
-    number = value - (1 << 32) if value >= 1 << 31 else value
+    number = signed(value)
     names = _NAMES.get(kind) or _NAMES.get(program_type)
     return names.get(number, number) if names else number
+
+
+def signed(value: int) -> int:
+    """Return an unsigned number of 32 bits as a signed one."""
+    return value - (1 << 32) if value >= 1 << 31 else value

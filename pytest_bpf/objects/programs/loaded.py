@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import LoadError, NotMeasuredError, UnavailableError
 from pytest_bpf.kernel.programs.run_time_stats import counted_since
 from pytest_bpf.kernel.sys.info import ProgramInfo, memlock, read_info
+from pytest_bpf.kernel.values.actions import actions
 from pytest_bpf.kinds.programs import program_kind
 from pytest_bpf.objects.programs import dumps
+from pytest_bpf.objects.programs.context import FLOW_DISSECTOR
 from pytest_bpf.objects.programs.verifier import VerifierStats, stats
 
 if TYPE_CHECKING:
@@ -54,6 +56,16 @@ class LoadedProgram:
     def kind(self) -> ProgramKind:
         """The row of its kind in the table of programs."""
         return program_kind(self.type, self.section, self.expected_attach_type)
+
+    @cached_property
+    def actions(self) -> dict[int, int]:
+        """What it may return by name: the members by the unsigned 32-bit values."""
+        return actions(self.type, self.kind.name)
+
+    @cached_property
+    def runs_packets(self) -> bool:
+        """Whether a test run with a packet alone needs no options."""
+        return self.kind.test_run == "packet" and self.type != FLOW_DISSECTOR
 
     @property
     def fd(self) -> int:

@@ -17,7 +17,7 @@ from pytest_bpf.kinds.programs import names_target
 from pytest_bpf.objects.identity import kernel_identity
 from pytest_bpf.objects.link.attach import attach
 from pytest_bpf.objects.programs.loaded import LoadedProgram
-from pytest_bpf.objects.programs.run import Run, run_program
+from pytest_bpf.objects.programs.run import Run, run_packet, run_program
 from pytest_bpf.objects.programs.verifier import has_level
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from pytest_bpf.objects.identity import Identity
     from pytest_bpf.objects.link.link import Link
     from pytest_bpf.objects.link.options import AttachOptions
+
+ONCE, NO_BATCH = 1, 0
+"""The small numbers that `Program.test_run` has for options that are left out."""
 
 LAST_RUNS = 4
 """How many test runs a program remembers."""
@@ -197,7 +200,16 @@ class Program(LoadedProgram):
         of the context that it refused, and `ValueTypeError` for values of a wrong type.
         """
         if self.recording is None:
-            run = run_program(self, data, context, repeat, cpu, live, batch_size, netns)
+            if (
+                type(data) is bytes
+                and context is netns is cpu is None
+                and repeat is ONCE
+                and live is False
+                and batch_size is NO_BATCH
+            ):
+                run = run_packet(self, data)
+            else:
+                run = run_program(self, data, context, repeat, cpu, live, batch_size, netns)
         else:
             run = self.recording.record(
                 partial(run_program, self, data, context, repeat, cpu, live, batch_size, netns)

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import NotMeasuredError, RunError, ValueTypeError
-from pytest_bpf.kernel.programs.runner import DURATION, ROOM, Runner
+from pytest_bpf.kernel.programs.runner import DURATION, RETVAL, ROOM, Runner
 from pytest_bpf.kernel.sys import libbpf
 from pytest_bpf.kernel.sys.libbpf_options import RunOptions
-from pytest_bpf.kernel.values.actions import action
+from pytest_bpf.kernel.values.actions import action, signed
 from pytest_bpf.objects.programs.context import (
     FLOW_DISSECTOR,
     NO_CONTEXT,
@@ -112,6 +112,25 @@ class _Memory(threading.local):
 _memory = _Memory()
 
 
+def run_packet(program: LoadedProgram, data: bytes) -> Run:
+    """Run once with a packet and nothing else: what most tests do, some of them very often."""
+    if not program.runs_packets or not 0 < len(data) <= ROOM:
+        return run_program(program, data, None)
+    runner = _memory.runner
+    packet = runner.run(program.fd, data)
+    if packet is None:
+        request = RunRequest(program, "packet", data, NO_CONTEXT)
+        raise run_error(request, ctypes.get_errno())
+    retval, duration, names = runner.words[RETVAL], runner.words[DURATION], program.actions
+    result = object.__new__(Run)  # the constructor of a frozen dataclass takes three times as long
+    members = result.__dict__
+    members["retval"] = names[retval] if retval in names else signed(retval)
+    members["duration_ns"] = duration
+    members["data_out"] = packet
+    members["context"] = None
+    return result
+
+
 def run_program(  # noqa: PLR0917 (positional arguments are faster)
     program: LoadedProgram,
     data: Any,
@@ -125,17 +144,6 @@ def run_program(  # noqa: PLR0917 (positional arguments are faster)
     """Run ``program``; see `Program.test_run`."""
     if type(data) is not bytes:
         data = _bytes(program, data)
-    if (
-        context is netns is cpu is None
-        and repeat == 1
-        and batch_size == 0
-        and not live
-        and type(repeat) is type(batch_size) is int
-        and 0 < len(data) <= ROOM
-        and program.kind.test_run == "packet"
-        and program.type != FLOW_DISSECTOR
-    ):
-        return _run_packet(program, data)
     if not (type(repeat) is int and 0 < repeat < 2**31):
         raise _wrong(program, "repeat", repeat, "from 1 to 2147483647")
     if not (cpu is None or (type(cpu) is int and 0 <= cpu < 2**31)):
@@ -152,22 +160,6 @@ def run_program(  # noqa: PLR0917 (positional arguments are faster)
     if not hasattr(place, "run"):
         raise _wrong(program, "netns", netns, "a Namespace")
     result: Run = place.run(_run, program, data, checked, repeat, cpu, live, batch_size)
-    return result
-
-
-def _run_packet(program: LoadedProgram, data: bytes) -> Run:
-    """Run once with a packet and nothing else: what most tests do, some of them very often."""
-    runner = _memory.runner
-    retval = runner.run(program.fd, data)
-    if retval < 0:
-        request = RunRequest(program, "packet", data, NO_CONTEXT)
-        raise run_error(request, ctypes.get_errno())
-    result = object.__new__(Run)  # the constructor of a frozen dataclass takes three times as long
-    members = result.__dict__
-    members["retval"] = action(program.type, retval, program.kind.name)
-    members["duration_ns"] = runner.words[DURATION]
-    members["data_out"] = runner.packet()
-    members["context"] = None
     return result
 
 
