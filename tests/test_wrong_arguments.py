@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pytest_bpf
-from pytest_bpf.errors import BpfError, ValueTypeError
+from pytest_bpf import netns
+from pytest_bpf.errors import BpfError, MapError, PlaceError, ValueTypeError
 from pytest_bpf.errors.arguments import checked, find_fault
 from pytest_bpf.loader import Loader
+from pytest_bpf.netns.namespace import Namespace
 from pytest_bpf.netns.places import Places
 from pytest_bpf.traffic import packets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SOURCE = """
@@ -42,6 +44,7 @@ SEC("tracepoint/syscalls/sys_enter_getppid") int parent(void *ctx) { return 0; }
 
 WRONG: tuple[Any, ...] = (
     *(None, -1, 1.5, "x", "\0", "\ud800", b"ab", [], {}, object(), lambda: None, "a" * 5000),
+    {1: 2},
 )
 
 RIGHT: dict[str, Any] = {
@@ -88,6 +91,8 @@ def things(bpf: Any, places: Any, request: pytest.FixtureRequest) -> Iterator[tu
         yield name, request.getfixturevalue(name)
     for name in FUNCTIONS:
         yield name, getattr(pytest_bpf, name)
+    for name in ("impair", "pair", "router", "bridge"):
+        yield name, getattr(netns, name)
     for name in filter(lambda each: each.endswith("_frame"), dir(packets)):
         yield name, getattr(packets, name)
 
@@ -104,7 +109,9 @@ def callables(name: str, thing: Any) -> Iterator[tuple[str, Callable[..., Any]]]
             yield f"{name}.{attribute}", getattr(thing, attribute)
 
 
-def attempts(call: Callable[..., Any]) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
+def attempts(
+    call: Callable[..., Any], others: Sequence[Any] = ()
+) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
     """Yield the arguments of calls of which one, or all without a right value, are wrong."""
     parameters = inspect.signature(call).parameters.values()
     needed = [each for each in parameters if each.default is each.empty and each.kind < 2]
@@ -114,7 +121,7 @@ def attempts(call: Callable[..., Any]) -> Iterator[tuple[str, list[Any], dict[st
     for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             continue
-        for wrong in WRONG:
+        for wrong in (*WRONG, *others):
             values = {each.name: RIGHT.get(each.name, wrong) for each in needed}
             values[parameter.name] = wrong
             positional = [
@@ -159,11 +166,15 @@ def test_wrong_arguments_of_every_public_function(
     wrong: dict[tuple[str, str], str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, thing in [*things(bpf, bpf_places, request)]:
+        all_of_them = dict(things(bpf, bpf_places, request))
+        others = [all_of_them[name] for name in ("Namespace", "Program", "Link")]
+        for name, thing in all_of_them.items():
             for called, call in callables(name, thing):
-                for parameter, args, kwargs in attempts(call):
+                for parameter, args, kwargs in attempts(call, others):
                     if text := complaint(call, args, kwargs):
-                        wrong.setdefault((called, parameter), f"{args} {kwargs}: {text}"[:300])
+                        wrong.setdefault(
+                            (called, parameter), f"{args} {kwargs}: {text[-300:]}"[-500:]
+                        )
     assert not wrong, "\n".join(f"{' '.join(where)} {text}" for where, text in wrong.items())
 
 
@@ -180,6 +191,18 @@ def test_whatever_is_closed_can_be_shown(request: pytest.FixtureRequest) -> None
     assert all(repr(thing) + str(thing) for thing in (*all_of_them.values(), *more))
     assert before == ["{'total': 1}", "{'total': 0}", "<OpenMap table (hash)>"]
     assert all(repr(thing).endswith(", closed>") for thing in some)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_another_thing_of_ours_is_named(bpf_netns: Namespace, bpf: Loader) -> None:
+    with pytest.raises(ValueTypeError, match=r"interface is <Namespace .*, and must be Interface"):
+        netns.impair(bpf_netns, delay=1)  # type: ignore[arg-type]
+    with pytest.raises(PlaceError, match="cannot be closed with itself"):
+        bpf_netns.keep(bpf_netns)
+    kept = bpf_netns.keep(bpf.create_map("array", key="u32", value="u32", max_entries=1))
+    bpf_netns.close()
+    with pytest.raises(MapError, match="is gone"):
+        kept[0]
 
 
 def greet(name: str, times: int = 1, *others: str | None, loud: bool = False) -> str:
@@ -219,6 +242,8 @@ def test_an_error_that_no_argument_explains_stays_what_it_is() -> None:
         ("str | os.PathLike[str]", ["x", __import__("pathlib").Path("x")], [5, b"x", None]),
         ("Iterable[str]", [["x"], ("x",), {"x": 1}], [5, [1], b"ab"]),
         ("Mapping[str, Any] | None", [{}, None], [[], "x"]),
+        ("Mapping[str, int]", [{"a": 1}], [{1: 1}, {"a": "x"}]),
+        ("Namespace", [Namespace.__new__(Namespace)], [Loader.__new__(Loader)]),
         ("Literal['udp', 'tcp']", ["udp"], ["icmp", []]),
         ("Callable[[int, str], None] | None", [print, None], [5, "x"]),
         ("Namespace", [pytest], ["x", 5, None, object()]),

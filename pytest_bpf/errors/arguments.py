@@ -54,8 +54,25 @@ WORDS = {
 }
 """Annotations that are names of ours, in words."""
 
+OURS = frozenset(
+    {
+        "Cache",
+        "Cgroup",
+        "Compiler",
+        "Interface",
+        "Layout",
+        "Link",
+        "Map",
+        "MapTemplate",
+        "Namespace",
+    }
+    | {"Object", "Packet", "Program", "Source", "Topology"}
+)
+"""What is no protocol of ours: another thing of ours does not stand for one."""
+
 PACKAGE = __name__.partition(".")[0]
 ELEMENTS = frozenset({"list", "tuple", "Iterable", "Collection", "Sequence"})
+MAPPINGS = frozenset({"Mapping", "dict"})
 LONGEST_NAME = 255
 SHOWN = 60
 
@@ -152,14 +169,18 @@ def _fits_one(value: Any, annotation: str) -> bool:
     if name in TYPES:
         if not isinstance(value, TYPES[name]):
             return False
-        element = next(_split(inner.rpartition("]")[0], ","), "")
-        if element and name in ELEMENTS and isinstance(value, (list, tuple, bytes)):
+        element, *values = (*_split(inner.rpartition("]")[0], ","), "")
+        if element and name in ELEMENTS and isinstance(value, (list, tuple, bytes, set, dict)):
             return all(fits(each, element) for each in value)
+        if element and name in MAPPINGS and isinstance(value, dict):
+            return all(fits(k, element) and fits(v, values[0]) for k, v in value.items())
         return True
     if name == "Literal":
         return repr(value) in {each.replace('"', "'") for each in _split(inner[:-1], ",")}
     if name in {"Any", "object"} or len(name) <= 2:
         return True
+    if name in OURS and type(value).__module__.partition(".")[0] == PACKAGE:
+        return name in {base.__name__ for base in type(value).__mro__}
     return not isinstance(value, PLAIN) and type(value) is not object
 
 

@@ -89,7 +89,7 @@ class Namespace:
         self.inode = os.fstat(descriptor).st_ino
         self._workers = Workers(start.worker, lambda: libc.setns(descriptor, libc.CLONE_NEWNET))
         self._children = Children()
-        self._kept: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._kept: weakref.WeakValueDictionary[int, Closable] = weakref.WeakValueDictionary()
         self._end = weakref.finalize(
             self, _close, self._children, self._workers, descriptor, self.inode
         )
@@ -181,7 +181,9 @@ class Namespace:
         """Close something with the namespace, unless it is closed or gone before; return it."""
         if not hasattr(closable, "close"):
             raise PlaceError(f"{closable!r:.60} cannot be kept: it has no close()")
-        self._kept.add(closable)
+        if closable is self:
+            raise PlaceError(f"namespace {self.name!r} cannot be closed with itself")
+        self._kept[id(closable)] = closable
         return closable
 
     @cached_property
@@ -207,7 +209,7 @@ class Namespace:
         Sockets of the namespace stay open, and keep it alive, until they are closed themselves.
         Raises `PlaceError` when a function that runs here does not return in time.
         """
-        for each in list(self._kept):
+        for each in list(self._kept.values()):
             each.close()
         route = self.__dict__.pop("ipr", None)
         if route is not None:

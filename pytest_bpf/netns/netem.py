@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import PlaceError, UnavailableError
+from pytest_bpf.errors.arguments import checked
 from pytest_bpf.netns import messages
 from pytest_bpf.netns.rtnetlink import RefusedError, RouteSocket
 
@@ -22,6 +23,7 @@ TICK = 64e-9
 LARGEST = 0xFFFFFFFF
 
 
+@checked
 def impair(
     interface: Interface,
     *,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import PlaceError, UnknownNameError, near_matches
-from pytest_bpf.errors.arguments import checked_methods
+from pytest_bpf.errors.arguments import checked, checked_methods
 from pytest_bpf.netns.layout import FIRST_IFINDEX, End, Layout
 from pytest_bpf.netns.namespace import Namespace
 from pytest_bpf.netns.wiring import wire
@@ -72,6 +72,7 @@ class Topology:
             raise errors[0]
 
 
+@checked
 def pair(
     *,
     interfaces: tuple[str, str] | None = None,
@@ -96,6 +97,7 @@ def pair(
     return Topology(replace(layout, ifindex=ifindex))
 
 
+@checked
 def router(
     *,
     mtu: int = 1500,
@@ -132,6 +134,7 @@ def router(
     )
 
 
+@checked
 def bridge(
     n: int = 3,
     *,
