@@ -243,7 +243,7 @@ def test_an_error_that_no_argument_explains_stays_what_it_is() -> None:
         ("Iterable[str]", [["x"], ("x",), {"x": 1}], [5, [1], b"ab"]),
         ("Mapping[str, Any] | None", [{}, None], [[], "x"]),
         ("Mapping[str, int]", [{"a": 1}], [{1: 1}, {"a": "x"}]),
-        ("Namespace", [Namespace.__new__(Namespace)], [Loader.__new__(Loader)]),
+        ("Namespace", [], [packets.CLIENT]),
         ("Literal['udp', 'tcp']", ["udp"], ["icmp", []]),
         ("Callable[[int, str], None] | None", [print, None], [5, "x"]),
         ("Namespace", [pytest], ["x", 5, None, object()]),
