@@ -15,13 +15,14 @@ from pytest_bpf import netns
 from pytest_bpf.errors import BpfError, MapError, PlaceError, ValueTypeError
 from pytest_bpf.errors.arguments import checked, find_fault
 from pytest_bpf.loader import Loader
-from pytest_bpf.netns.namespace import Namespace
 from pytest_bpf.netns.places import Places
 from pytest_bpf.traffic import packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from pytest_bpf.netns.namespace import Namespace
 
 SOURCE = """
 #include "vmlinux.h"
