@@ -1,12 +1,14 @@
 """A restored machine: how soon its Python speaks, how long a session takes, and how big it is.
 
-The machines are saved before, once; each run restores one.
+The machines are saved before, once; each run restores one. Hypothesis is installed: its plugin is a
+part of every session, here and in the machine.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -15,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from benchmarks.pairs import Laps, Spread, difference, take_turns
-from benchmarks.report import Report, goal, spread
+from benchmarks.pairs import Laps, Spread, difference, ratio, take_turns
+from benchmarks.report import Report, estimate, goal, spread
 from pytest_bpf.errors import UnavailableError
 from pytest_bpf.kernels import lookup
 from pytest_bpf.vm import qemu
@@ -25,13 +27,42 @@ ROUNDS = 15
 KERNEL = ("--kernel", "debian")
 SPEAK = "import pytest; print('up', flush=True); input()"
 TEST = "import os\ndef test_kernel():\n    assert os.uname().release == {release!r}\n"
+GIVEN = """\
+from hypothesis import given, strategies
+
+@given(strategies.integers())
+def test_given(number):
+    assert number == number
+"""
+MANY = """\
+import pytest
+
+@pytest.mark.parametrize("number", range(100))
+def test_counts(number, bpf, bpf_netns_pair):
+    left, right = bpf_netns_pair
+    obj = bpf.load("passed.bpf.c")
+    obj.programs["count"].attach(right.iface)
+    left.traffic.ping(to=right, count=10)
+    assert obj.maps["passed"].sum(0) == 10
+"""
+PROGRAM = Path(__file__).with_name("programs") / "passed.bpf.c"
 
 LINE, SESSION = "first line of Python, pytest imported", "session of one test"
-QUIET = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-"""Hypothesis is here for our own tests, and its plugin takes half a second of every session."""
+HERE, GIVEN_SESSION = "session of one test, here", "session of one test with @given"
+QUIET = ("-p", "no:cacheprovider")
 
 TIME, CPU, RESIDENT, SHARE = "s", "CPU s", "MB resident", "MB proportional"
-GOALS = {(LINE, TIME): 0.6, (SESSION, TIME): 2.5, (LINE, RESIDENT): 200.0}
+EXACT_LINE, EXACT_SESSION = f"{LINE}, exact", f"{SESSION}, exact"
+GOALS = {
+    LINE: {TIME: 0.6, RESIDENT: 200.0},
+    EXACT_LINE: {TIME: 0.6, RESIDENT: 200.0},
+    SESSION: {TIME: 1.2},
+    EXACT_SESSION: {TIME: 1.4},
+    GIVEN_SESSION: {TIME: 2.0},
+}
+
+MANY_ROUNDS = 3
+"""Each takes half a minute."""
 
 
 def measure(rounds: int = ROUNDS) -> Report:
@@ -46,24 +77,70 @@ def measure(rounds: int = ROUNDS) -> Report:
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_one.py").write_text(TEST.format(release=str(kernel)))
+        (folder / "test_nothing.py").write_text("def test_nothing(): pass\n")
+        (folder / "test_given.py").write_text(GIVEN)
+        (folder / "test_many.py").write_text(MANY)
+        shutil.copy(PROGRAM, folder)
         ways = {
             LINE: partial(_line),
-            f"{LINE}, exact": partial(_line, "--exact"),
-            SESSION: partial(_session, folder, "--bpf-kernel=debian"),
-            f"{SESSION}, exact": partial(_session, folder, "--bpf-exact"),
+            EXACT_LINE: partial(_line, "--exact"),
+            HERE: partial(_session, folder, "test_nothing.py"),
+            SESSION: partial(_session, folder, "test_one.py", "--bpf-kernel=debian"),
+            EXACT_SESSION: partial(_session, folder, "test_one.py", "--bpf-exact"),
+            GIVEN_SESSION: partial(_session, folder, "test_given.py", "--bpf-kernel=debian"),
         }
         measured = take_turns(ways, rounds, warm_up=1)
+        report.remarks.append(_many(folder))
+        report.remarks.append(_two())
     report.remarks.append(f"Kernel {kernel}, one CPU, {qemu.MEMORY} MiB.")
     for way, runs in measured.items():
         found = {what: [laps[what] for laps in runs] for what in runs[0]}
-        for (of, what), most in GOALS.items():
-            if way.startswith(of):
-                estimate = difference(found[what], [0.0] * len(runs))
-                report.remarks.append(goal(f"{way}, at most {most:g} {what}", estimate, most=most))
+        for what, most in GOALS.get(way, {}).items():
+            measured_at = difference(found[what], [0.0] * len(runs))
+            title = f"{way}, at most {most:g} {what}"
+            report.remarks.append(goal(title, measured_at, most=most))
         columns = report.columns[1:]
         cells = (spread(Spread.of(found[what])) if what in found else "" for what in columns)
         report.rows.append((way, *cells))
     return report
+
+
+def _many(folder: Path) -> str:
+    """Compare a hundred small tests here, in a machine, and in two."""
+    ways = {
+        "here": partial(_session, folder, "test_many.py"),
+        "one": partial(_session, folder, "test_many.py", "--bpf-kernel=debian"),
+        "two": partial(_session, folder, "test_many.py", "--bpf-kernel=debian", "-n2"),
+    }
+    runs = take_turns(ways, MANY_ROUNDS)
+    here, one, two = ([laps[TIME] for laps in runs[way]] for way in ways)
+    longer, faster = estimate(ratio(one, here)), estimate(ratio(one, two))
+    return (
+        f"A hundred tests with a pair of namespaces, {spread(Spread.of(here))} s here: {longer} "
+        f"times as long in a machine; two machines are {faster} times as fast as one."
+    )
+
+
+def _two() -> str:
+    """Say how much of a second machine's memory is the first one's."""
+    command = [sys.executable, "-m", "pytest_bpf.vm", *KERNEL, "--", sys.executable, "-c", SPEAK]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    sizes = []
+    for process in started:
+        assert process.stdout
+        process.stdout.readline()
+    for process in started:
+        (machine,) = psutil.Process(process.pid).children()
+        sizes.append(machine.memory_full_info())
+    for process in started:
+        process.communicate(b"\n")
+    resident, own = (sum(getattr(size, name) for size in sizes) / 2e6 for name in ("rss", "uss"))
+    return (
+        f"Two machines of a kernel share their pages: of {resident:.0f} MB resident, each has "
+        f"{own:.0f} MB of its own."
+    )
 
 
 def _line(*options: str) -> Laps:
@@ -88,9 +165,9 @@ def _line(*options: str) -> Laps:
     return laps
 
 
-def _session(folder: Path, option: str) -> Laps:
+def _session(folder: Path, *arguments: str) -> Laps:
     """Time a pytest session from its start to its end."""
-    command = [sys.executable, "-m", "pytest", "-q", *QUIET, option]
+    command = [sys.executable, "-m", "pytest", "-q", *QUIET, *arguments]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     laps, timer = Laps(), Laps()
     before = _used()
