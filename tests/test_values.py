@@ -208,6 +208,10 @@ def test_unions_are_views_of_the_same_bytes(maps: Object) -> None:
     assert value.text == "DC"
     assert written(unions, value) == value
     assert value.wide == 0x4142004344
+    assert written(unions, {"text": "DC", "wide": 0x4344}).wide == 0x4344
+    with pytest.raises(ValueTypeError, match="has 'wide' in the same bytes as another member"):
+        unions[1] = {"wide": 1, "text": "DC"}
+    assert value != {"named": {"word": 5}, "wide": 1, "text": "DC", "kind": 1}
 
 
 def test_arrays_of_characters_bytes_and_numbers(maps: Object) -> None:

@@ -103,7 +103,8 @@ def _plain(c_type: Type) -> Encoder:
     if isinstance(c_type, Float) and c_type.size in FLOATS:
         return lambda value, label: _number(c_type, value, label)
     if isinstance(c_type, Struct):
-        return lambda value, label: _structure(c_type, value, label)
+        shared = _shares_bytes(c_type)
+        return lambda value, label: _structure(c_type, value, label, shared=shared)
     if isinstance(c_type, Array) and not is_bytes(c_type):
         return lambda value, label: _array(c_type, value, label)
     return lambda value, label: _blob(c_type, value, label)
@@ -206,10 +207,21 @@ def _array(c_type: Array, value: Any, label: str) -> bytes:
     return raw.ljust(c_type.size, b"\0")
 
 
-def _structure(c_type: Struct, value: Any, label: str) -> bytes:
+def _shares_bytes(c_type: Struct) -> bool:
+    """Say whether members are views of the same bytes: those of anonymous unions."""
+    end = 0
+    for member in sorted(c_type.flat_members(), key=lambda member: member.bit_offset):
+        if member.bit_offset < end:
+            return True
+        end = member.bit_offset + (member.bit_size or 8 * member.type.size)
+    return False
+
+
+def _structure(c_type: Struct, value: Any, label: str, *, shared: bool) -> bytes:
     members = {member.name: member for member in c_type.flat_members()}
     raw = bytearray(c_type.size)
     overlap = isinstance(value, Record)  # the members of its unions are views of the same bytes
+    parts: list[tuple[str, int, bytes]] = []
     for name, part_value in _by_name(c_type, members, value, label).items():
         member = members[name]
         if member.bit_size:
@@ -219,6 +231,14 @@ def _structure(c_type: Struct, value: Any, label: str) -> bytes:
         part = encoder(member.type)(part_value, f"{label}.{name}")
         there = raw[at : at + len(part)]
         raw[at : at + len(part)] = bytes(map(or_, there, part)) if overlap else part
+        if shared and not overlap:
+            parts.append((name, at, part))
+    for name, at, part in parts:
+        if raw[at : at + len(part)] != part:
+            raise ValueTypeError(
+                f"{label}: {c_name(c_type)} has {name!r} in the same bytes as another member that "
+                "is given, with another value: give one of them"
+            )
     return bytes(raw)
 
 
