@@ -25,8 +25,8 @@ from pytest_bpf.kernel.values.actions import XdpAction
 from tests.conftest import HEADER
 
 if TYPE_CHECKING:
-    from pytest_bpf import Object, Trial
-    from pytest_bpf.plugin.fuzzing import CheckInvariants
+    from pytest_bpf import Loader, Object, Trial
+    from pytest_bpf.plugin.fuzzing import CheckInvariants, FindWorst
     from tests.conftest import Load
 
 PARSER = """
@@ -169,6 +169,72 @@ def test_the_dearest_input_goes_round_most_often(load: Load) -> None:
     assert obj.programs["parse"].test_run(worst.data).retval == XdpAction.XDP_TX
     assert obj.maps["packets"][0] == 1  # the state was put back: this is the run of the line above
     assert find_worst(obj) == worst
+
+
+BUILDS_UP = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 64);
+    __type(key, __u8); __type(value, __u64); } flows SEC(".maps");
+__u64 known, sum;
+SEC("xdp") int track(struct xdp_md *ctx) {
+    __u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    __u64 one = 1;
+    if (data + 16 > end) return XDP_DROP;
+    if (data[14] == 0x42) {                     /* a new flow, by its key */
+        if (!bpf_map_update_elem(&flows, data + 15, &one, BPF_NOEXIST)) known++;
+        return XDP_PASS;
+    }
+    if (data[14] != 0x43) return XDP_PASS;
+    for (int i = 0; i < 64 && i < known; i++) { /* all flows are looked at */
+        __u8 key = i;
+        __u64 *flow = bpf_map_lookup_elem(&flows, &key);
+        sum += flow ? *flow : 3;
+    }
+    return XDP_TX;
+}
+"""
+
+
+def test_costs_build_up_over_inputs(bpf: Loader, bpf_worst: FindWorst) -> None:
+    """New flows, each with another key, and then the packet that looks at all of them."""
+    obj = bpf.load(HEADER + BUILDS_UP)
+    single = find_worst(obj, program="track")
+    worst = bpf_worst(obj, program="track", earlier=20)
+    assert single.earlier == ()
+    assert len(worst.earlier) == 20
+    assert len({data[15] for data in worst.earlier}) == 20
+    assert {data[14] for data in worst.earlier} == {0x42}
+    assert worst.data[14] == 0x43
+    assert worst.way[-1] == "returns XDP_TX"
+    assert worst.insns > single.insns + 20 * 8
+    assert "instructions for behind 20 others\ninput 1 of 21:\n  packet, 16 bytes" in str(worst)
+    assert "... 13 inputs more\ninput 18 of 21:" in worst.text
+    assert "input 21 of 21:" in worst.text
+    assert find_worst(obj, earlier=20) == worst
+    assert find_worst(obj, earlier=3).insns < worst.insns
+    assert not obj.maps["flows"]  # the state was put back
+
+
+COUNTED = """
+__u64 runs;
+SEC("xdp") int count(struct xdp_md *ctx) {
+    __u64 sum = 0;
+    runs++;
+    for (int i = 0; i < 50 && i < runs; i++) sum += bpf_get_prandom_u32() & 1;
+    return sum > 100;
+}
+"""
+
+
+def test_an_input_that_is_dearer_when_it_comes_again_is_said(load: Load) -> None:
+    single, sequence = (find_worst(load(COUNTED), earlier=n, count=300) for n in (0, 30))
+    assert single.rise > 20
+    assert "more when it comes again: costs build up in what the program keeps" in str(single)
+    assert "inputs 1 to 31 of 31:" in sequence.text or "inputs 1 to 30 of 31:" in sequence.text
+    assert sequence.insns > single.insns + 3 * single.rise
+    assert "comes again" not in str(sequence)
+    assert find_worst(load(RIGHT), count=300).rise == 0
+    with pytest.raises(ValueTypeError, match="earlier is -1; it is how many inputs may come"):
+        find_worst(load(RIGHT), earlier=-1)
 
 
 def test_processes_share_the_work(bpf_fuzz: CheckInvariants, tmp_path: Path) -> None:

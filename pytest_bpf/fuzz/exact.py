@@ -31,8 +31,10 @@ def require_count(exactly: float | None) -> float:
 
 
 @contextmanager
-def instruction_counter(subject: Subject) -> Iterator[Callable[[Sequence[bytes]], float] | None]:
+def instruction_counter(subject: Subject) -> Iterator[Callable[..., float] | None]:
     """Give what counts the instructions of a run, on average over inputs from the first state on.
+
+    Those of ``earlier`` inputs, which may be given, too, come before and are not counted.
 
     What an empty program takes is subtracted; it is -1 where the kernel refuses all inputs. Where
     the input says what a clock shows and the like, a reading of the answer counts in place of the
@@ -47,13 +49,21 @@ def instruction_counter(subject: Subject) -> Iterator[Callable[[Sequence[bytes]]
         yield partial(_count, subject, twin, empty)
 
 
-def _count(subject: Subject, twin: Twin, empty: float, inputs: Sequence[bytes]) -> float:
+def _count(
+    subject: Subject,
+    twin: Twin,
+    empty: float,
+    inputs: Sequence[bytes],
+    earlier: Sequence[bytes] = (),
+) -> float:
     run, set_name = subject.runner_of(twin), name_setter(subject.shape)
     least = float("inf")
     for _ in range(ROUNDS):
         subject.reset()
         before = twin.program.info
-        for data in inputs:
+        for number, data in enumerate((*earlier, *inputs)):
+            if number == len(earlier):
+                before = twin.program.info
             if set_name is not None:
                 set_name(data)
             run(data)

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from pytest_bpf.errors import ValueTypeError
 from pytest_bpf.fuzz.exact import instruction_counter, require_count
 from pytest_bpf.fuzz.inputs import seeds
+from pytest_bpf.fuzz.meter import Meter
 from pytest_bpf.fuzz.mutation import hints, mutator
 from pytest_bpf.fuzz.paths import path
 from pytest_bpf.fuzz.place import one_subject
 from pytest_bpf.fuzz.search import limit, words_of
+from pytest_bpf.fuzz.sequences import Sequences, rise, show
 from pytest_bpf.fuzz.shrink import shrink
-from pytest_bpf.fuzz.subject import name_setter
-from pytest_bpf.kernel.programs.runner import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +39,9 @@ class WorstCase:
     helpers included and those of an empty program subtracted: there the input is the one that takes
     most of them; None where they were not measured. ``data`` is the packet, ``text`` the whole
     input, and ``way`` the lines of C. ``inputs`` is how many were tried: there may be a more
-    expensive one.
+    expensive one. ``earlier`` are the packets that come before, and leave the state for which it is
+    so dear; ``rise`` is how many more instructions it takes when it comes again, where sequences
+    were not asked for.
     """
 
     insns: int
@@ -49,6 +50,8 @@ class WorstCase:
     text: str
     way: tuple[str, ...]
     inputs: int
+    earlier: tuple[bytes, ...] = ()
+    rise: int = 0
 
     @property
     def instructions(self) -> float:
@@ -57,7 +60,14 @@ class WorstCase:
 
     def __str__(self) -> str:
         exactly = "" if self.exactly is None else f", {self.exactly:.0f} of the machine,"
-        return f"{self.insns} instructions{exactly} for\n{self.text}"
+        behind = f" behind {len(self.earlier)} others" if self.earlier else ""
+        text = f"{self.insns} instructions{exactly} for{behind}\n{self.text}"
+        if self.rise:
+            text += (
+                f"\nit takes {self.rise} more when it comes again: costs build up in what the "
+                "program keeps; earlier= says how many inputs may come before"
+            )
+        return text
 
 
 def find_worst(
@@ -66,65 +76,55 @@ def find_worst(
     program: str | None = None,
     inputs: Iterable[str] = (),
     start: Sequence[bytes] = (),
+    earlier: int = 0,
     count: int = COUNT,
     seed: int = 0,
 ) -> WorstCase:
-    """Return the dearest input that is found, each from the state as it is now.
+    """Return the dearest input that is found, from the state as it is now.
 
-    Raises as `check_invariants` does.
+    At most ``earlier`` inputs come before it, each of which leaves its state to the next one; for
+    them ``count`` inputs more are tried. Raises as `check_invariants` does.
     """
     limit(count, None, seed)
+    if not (type(earlier) is int and earlier >= 0):
+        raise ValueTypeError(f"earlier is {earlier!r}; it is how many inputs may come before one")
     with (
         one_subject(obj, program, inputs) as subject,
-        closing(_Meter(subject)) as meter,
+        closing(Meter(subject)) as meter,
         instruction_counter(subject) as exactly,
     ):
-        shape = subject.shape
+        shape, random = subject.shape, Random(seed)  # noqa: S311
         waiting = seeds(shape, start)
-        best = _climb(subject, meter, waiting, count, Random(seed))  # noqa: S311
-        cost = meter.measure if exactly is None else lambda one: exactly([one])
-        most, data = max(((cost(one), one) for one in best), key=lambda pair: pair[0])
-        (data,) = shrink([data], lambda one: cost(one[0]) >= most, shape)
-        way = tuple(path(subject, [data]))
-        insns = meter.measure(data)
-        instructions = None if exactly is None else exactly([data])
-    return WorstCase(insns, instructions, shape.rest(data), shape.show(data), way, count)
+        single = _climb(subject, meter, waiting, count, random)
+        best = [[data] for data in single]
+        if earlier:
+            search = Sequences(subject, meter, single, earlier, random)
+            search.search(count)
+            count += search.tried
+            best += search.dearest
 
+        def cost(some: Sequence[bytes]) -> float:
+            return meter.measure(some) if exactly is None else exactly(some[-1:], some[:-1])
 
-class _Meter:
-    """Counts the instructions of a run from the first state."""
-
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._twin = subject.twin("count")
-        self._run = subject.runner_of(self._twin)
-        self._set_name = name_setter(subject.shape)
-        program = self._twin.build.flow
-        ends = [*program.blocks[1:], len(program.instructions)]
-        sizes = [
-            sum(at not in program.second for at in range(start, end))
-            for start, end in zip(program.blocks, ends, strict=True)
-        ]
-        self._sizes = np.array(sizes, dtype=np.uint64)
-
-    def measure(self, data: bytes) -> int:
-        """Return the instructions of one run, -1 when the kernel refuses it."""
-        self._subject.reset()
-        self._twin.clear()
-        if self._set_name is not None:
-            self._set_name(data)
-        if self._run(data) is REFUSED:
-            return -1
-        counts = np.frombuffer(self._twin.counters, dtype=np.uint64, count=len(self._sizes))
-        return int(counts @ self._sizes)
-
-    def close(self) -> None:
-        """Unload the build that counts."""
-        self._twin.close()
+        most, sequence = max(((cost(one), one) for one in best), key=lambda pair: pair[0])
+        sequence = shrink(sequence, lambda some: cost(some) >= most, shape)
+        *before, data = sequence
+        insns = meter.measure(sequence)
+        instructions = None if exactly is None else cost(sequence)
+        return WorstCase(
+            insns,
+            instructions,
+            shape.rest(data),
+            show(shape, sequence),
+            tuple(path(subject, sequence)),
+            count,
+            tuple(map(shape.rest, before)),
+            0 if earlier else max(0, rise(meter, data)),
+        )
 
 
 def _climb(
-    subject: Subject, meter: _Meter, waiting: list[bytes], count: int, random: Random
+    subject: Subject, meter: Meter, waiting: list[bytes], count: int, random: Random
 ) -> list[bytes]:
     """Return the dearest inputs by BPF instructions, the dearest and shortest first."""
     shape = subject.shape
@@ -137,7 +137,7 @@ def _climb(
         else:
             known = sorted(best, key=best.__getitem__, reverse=True)
             data = mutate(known[:FEW] if turn & 2 else known)
-        insns = meter.measure(data)
+        insns = meter.measure([data])
         if insns in levels and best:
             continue
         levels.add(insns)

@@ -204,6 +204,7 @@ class FindWorst(_Fuzzing):
         program: str | None = None,
         start: Sequence[bytes] | str | os.PathLike[str] = (),
         inputs: Iterable[str] = (),
+        earlier: int = 0,
         count: int | None = None,
         seed: int = 0,
         **load: Any,
@@ -216,6 +217,7 @@ class FindWorst(_Fuzzing):
             program=program,
             start=self._packets(start),
             inputs=inputs,
+            earlier=earlier,
             count=COUNT if count is None else count,
             seed=seed,
         )
