@@ -107,7 +107,17 @@ USABLE = len(os.sched_getaffinity(0))
         ({"config": "CONFIG_HZ"}, ["CONFIG_HZ (it is "]),
         ({"command": ["sh", "no-such"]}, ["command 'no-such' (not on PATH)"]),
         ({"kfunc": "bpf_no_such"}, ["kfunc 'bpf_no_such'"]),
+        (
+            {"kfunc": "bpf_cpumask_creat"},
+            ["kfunc 'bpf_cpumask_creat' (did you mean 'bpf_cpumask_create'?)"],
+        ),
         ({"btf_type": "no_such"}, ["BTF type 'no_such'"]),
+        ({"btf_type": "sk_buf"}, ["BTF type 'sk_buf' (did you mean 'sk_buff'?)"]),
+        ({"btf_type": "task_strcut.pid"}, ["BTF type 'task_strcut' (did you mean 'task_struct'?)"]),
+        (
+            {"btf_type": "sk_buff.tstmap"},
+            ["member 'tstmap' of BTF type 'sk_buff' (did you mean 'tstamp'?)"],
+        ),
         ({"btf_type": "no_such.member"}, ["BTF type 'no_such'"]),
         ({"btf_type": "sk_buff.no_such"}, ["member 'no_such' of BTF type 'sk_buff'"]),
         (

@@ -31,6 +31,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -40,7 +41,7 @@ from pytest_bpf.kinds import versions
 from pytest_bpf.kinds.versions import since
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_bpf.kernel.features.probe import Probe
 
@@ -237,7 +238,7 @@ def _missing(requirements: Requirements) -> Iterator[tuple[str, str]]:
         answers = [features.helper(name, kind) for kind in requirements.program_type or (None,)]
         yield from _unless(next(filter(None, answers), answers[0]), f"helper {name!r}")
     for name in requirements.kfunc:
-        yield from _unless(features.kfunc(name), f"kfunc {name!r}")
+        yield from _name_missing(f"kfunc {name!r}", name, features.kfunc)
     for name in requirements.btf_type:
         yield from _type_missing(name)
     for name in requirements.command:
@@ -295,7 +296,18 @@ def _type_missing(name: str) -> Iterator[tuple[str, str]]:
     from pytest_bpf.kernel import features
 
     type_name, _, member = name.partition(".")
-    yield from _unless(features.type_exists(type_name), f"BTF type {type_name!r}")
-    if member and features.type_exists(type_name):
+    missing = list(_name_missing(f"BTF type {type_name!r}", type_name, features.type_exists))
+    yield from missing
+    if member and not missing:
         need = f"member {member!r} of BTF type {type_name!r}"
-        yield from _unless(features.type_has_field(type_name, member), need)
+        yield from _name_missing(need, member, partial(features.type_has_field, type_name))
+
+
+def _name_missing(need: str, name: str, probe: Callable[[str], Probe]) -> Iterator[tuple[str, str]]:
+    """Yield ``need`` where the kernel's BTF lacks a name, with the name that may be meant."""
+    from pytest_bpf.kernel import features
+    from pytest_bpf.kernel.features.near import near_name
+
+    answer, path = probe(name), features.btf_path()
+    if not answer:
+        yield from _unless(answer, need + (near_name(path, name, probe) if path else ""))
