@@ -200,6 +200,50 @@ def test_tests_in_c_are_chosen_as_all_tests_are(pytester: pytest.Pytester) -> No
     session(pytester, "-n2", "-k", "drops").assert_outcomes(passed=3)
 
 
+VALUES = """
+enum sense { BACK = -1, FORTH = 1 } sense;
+__be32 address;
+char name[8];
+__u64 most;
+SEC("syscall") __test __test_param("sense=BACK, address=10.0.0.1, name=abc")
+int has_typed_values(void *ctx)
+{
+	TEST_EQUAL(sense, BACK);
+	TEST_EQUAL(address, bpf_htonl(0x0a000001));
+	TEST_EQUAL(name[1], 'b');
+	return 0;
+}
+SEC("syscall") __test __test_param("most=0xfffffffffffffff0")
+int shows_unsigned_values(void *ctx)
+{
+	TEST_LOG("the most", most);
+	TEST_EQUAL(most, 5);
+	TEST_EQUAL(sense - 1, 0);
+	return 0;
+}
+SEC("syscall") __test
+int skips_here(void *ctx)
+{
+	return TEST_SKIP("not here");
+}
+"""
+
+
+@pytest.mark.usefixtures("_privilege")
+def test_values_have_their_types(pytester: pytest.Pytester) -> None:
+    (pytester.path / "values.test.bpf.c").write_text(HEAD + VALUES)
+    result = session(pytester, "-rs")
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*the most: 18446744073709551600 (0xfffffffffffffff0)",
+            "*most == 5: 18446744073709551600 (0xfffffffffffffff0) != 5",
+            "*sense - 1 == 0: -1 != 0",
+            "SKIPPED*values.test.bpf.c:*: not here",
+        ]
+    )
+
+
 @pytest.mark.usefixtures("_privilege")
 @pytest.mark.parametrize(
     ("annotation", "message"),
@@ -209,8 +253,9 @@ def test_tests_in_c_are_chosen_as_all_tests_are(pytester: pytest.Pytester) -> No
         ('__test_packet("udp_frame(dport=)")', "cannot be built"),
         ('__test_packet("udp_frame(ports=1)")', "cannot be built"),
         ('__test_packet("pcap:none.pcap")', "No such file"),
-        ('__test_context("mark")', "is no 'name=number'"),
-        ('__test_param("port=x")', "is no 'name=number'"),
+        ('__test_context("mark")', "is no 'name=value'"),
+        ('__test_param("port=")', "is no 'name=value'"),
+        ('__test_param("port=x")', "has no global variable 'port'"),
         ('__test_budget("verified_insns")', "is no 'metric<=limit'"),
         ('__test_packet("00") __test_packet("01")', "__test_packet 2 times"),
     ],

@@ -51,6 +51,7 @@ enum bpf_test_kind {
 	BPF_TEST_EQUAL = 2,
 	BPF_TEST_LOG = 3,
 	BPF_TEST_SKIP = 4,
+	BPF_TEST_UNSIGNED = 0x100,	/* with one of these: a value is an unsigned 64-bit one */
 };
 
 struct bpf_test_report {
@@ -72,6 +73,10 @@ struct bpf_test_results bpf_test_results __attribute__((section(".data.bpf_test"
 
 #define __bpf_test_copy(to, from)                                                                 \
 	__builtin_memcpy(to, from, sizeof(from) < sizeof(to) ? sizeof(from) : sizeof(to) - 1)
+
+#define __bpf_test_unsigned(value)                                                                \
+	_Generic((value), unsigned long: BPF_TEST_UNSIGNED,                                       \
+		 unsigned long long: BPF_TEST_UNSIGNED, default: 0)
 
 #define __bpf_test_report(kind_, left_, right_, text_)                                            \
 	do {                                                                                      \
@@ -104,12 +109,15 @@ struct bpf_test_results bpf_test_results __attribute__((section(".data.bpf_test"
 		long long a_ = (long long)(left), b_ = (long long)(right);                        \
 		bpf_test_results.checks++;                                                        \
 		if (a_ != b_)                                                                     \
-			__bpf_test_report(BPF_TEST_EQUAL, a_, b_, #left " == " #right);           \
+			__bpf_test_report(BPF_TEST_EQUAL | __bpf_test_unsigned(left) |            \
+					  __bpf_test_unsigned(right),                             \
+					  a_, b_, #left " == " #right);                           \
 		a_ == b_;                                                                         \
 	})
 
 /* Shows a text, and a value, when the test fails. */
-#define TEST_LOG(text, value) __bpf_test_report(BPF_TEST_LOG, value, 0, text)
+#define TEST_LOG(text, value)                                                                     \
+	__bpf_test_report(BPF_TEST_LOG | __bpf_test_unsigned(value), value, 0, text)
 
 /* Skips the test; write `return TEST_SKIP("why");`. */
 #define TEST_SKIP(why)                                                                            \

@@ -164,7 +164,7 @@ def _chained(name: str, steps: frozenset[str]) -> Callable[..., None]:
             lines += "" if "pktgen" in steps else f"\n  it has no PKTGEN: {cilium.NO_PACKET}"
             pytest.fail(f"{name}: {results.status}\n  {lines.strip()}".rstrip(), pytrace=False)
         if results.status == "SKIP":
-            pytest.skip(lines or "it skipped itself")
+            raise pytest.skip.Exception(lines or "it skipped itself", _use_item_location=True)
 
     return test
 
@@ -212,7 +212,7 @@ def _run_own(test: own.CTest, variables: str, bpf: Loader, request: pytest.Fixtu
     if results.failures:
         raise AssertionError("\n  ".join(own.lines(results)))
     if results.skip is not None:
-        pytest.skip(results.skip.text)
+        raise pytest.skip.Exception(results.skip.text, _use_item_location=True)
     if not results.checks:
         raise AssertionError("it reported nothing: a test makes at least one TEST_CHECK")
 

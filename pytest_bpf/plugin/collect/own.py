@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TAG = "bpf_test"
 RESULTS = "bpf_test_results"
-CHECK, EQUAL, LOG, SKIP = 1, 2, 3, 4
+CHECK, EQUAL, LOG, SKIP, UNSIGNED = 1, 2, 3, 4, 0x100
 """``enum bpf_test_kind`` of ``bpf_test.h``."""
 
 FRAMES = ("udp_frame", "tcp_frame", "icmp_frame", "arp_frame", "ndp_frame")
@@ -34,7 +34,7 @@ class CTest:
 
     name: str
     packet: str = ""
-    context: Mapping[str, int] = field(default_factory=dict)
+    context: Mapping[str, int | str] = field(default_factory=dict)
     params: tuple[str, ...] = ()
     setup: str = ""
     budgets: tuple[tuple[str, str], ...] = ()
@@ -124,17 +124,20 @@ def ctest(name: str, tags: Iterable[str]) -> CTest | None:
 _ANNOTATIONS = ("packet", "context", "param", "setup", "budget", "mark")
 
 
-def assignments(name: str, text: str) -> dict[str, int]:
-    """Return ``"port=53, mark=0x10"`` as a dict; raises `AnnotationError`."""
-    pairs: dict[str, int] = {}
+def assignments(name: str, text: str) -> dict[str, int | str]:
+    """Return ``"port=53, mode=FAST"`` as a dict of numbers and text; raises `AnnotationError`.
+
+    What the text means, an enumerator or an address, is a matter of the variable's type.
+    """
+    pairs: dict[str, int | str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         variable, given, value = (word.strip() for word in part.partition("="))
+        if not (given and value) or not variable.isidentifier():
+            raise AnnotationError(f"{name}: {part!r} is no 'name=value'")
         try:
             pairs[variable] = int(value, 0)
         except ValueError:
-            given = ""
-        if not given or not variable.isidentifier():
-            raise AnnotationError(f"{name}: {part!r} is no 'name=number'")
+            pairs[variable] = value
     return pairs
 
 
@@ -208,14 +211,10 @@ def results(obj: Object) -> CheckResults:
 
 
 def _report(raw: Any) -> Report:
-    return Report(
-        int(raw.kind),
-        _text(raw.file),
-        int(raw.line),
-        int(raw.left),
-        int(raw.right),
-        _text(raw.text),
-    )
+    kind, left, right = int(raw.kind), int(raw.left), int(raw.right)
+    if kind & UNSIGNED:
+        left, right = left % 2**64, right % 2**64
+    return Report(kind & ~UNSIGNED, _text(raw.file), int(raw.line), left, right, _text(raw.text))
 
 
 def _text(raw: Any) -> str:
