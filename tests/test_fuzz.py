@@ -206,7 +206,7 @@ def test_costs_build_up_over_inputs(bpf: Loader, bpf_worst: FindWorst) -> None:
     assert worst.data[14] == 0x43
     assert worst.way[-1] == "returns XDP_TX"
     assert worst.insns > single.insns + 20 * 8
-    assert "instructions for behind 20 others\ninput 1 of 21:\n  packet, 16 bytes" in str(worst)
+    assert "instructions behind 20 other inputs, for\ninput 1 of 21:\n  packet" in str(worst)
     assert "... 13 inputs more\ninput 18 of 21:" in worst.text
     assert "input 21 of 21:" in worst.text
     assert find_worst(obj, earlier=20) == worst
@@ -228,7 +228,7 @@ SEC("xdp") int count(struct xdp_md *ctx) {
 def test_an_input_that_is_dearer_when_it_comes_again_is_said(load: Load) -> None:
     single, sequence = (find_worst(load(COUNTED), earlier=n, count=300) for n in (0, 30))
     assert single.rise > 20
-    assert "more when it comes again: costs build up in what the program keeps" in str(single)
+    assert "BPF instructions more when it comes again: costs build up in what" in str(single)
     assert "inputs 1 to 31 of 31:" in sequence.text or "inputs 1 to 30 of 31:" in sequence.text
     assert sequence.insns > single.insns + 3 * single.rise
     assert "comes again" not in str(sequence)

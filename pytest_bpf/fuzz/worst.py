@@ -60,12 +60,12 @@ class WorstCase:
 
     def __str__(self) -> str:
         exactly = "" if self.exactly is None else f", {self.exactly:.0f} of the machine,"
-        behind = f" behind {len(self.earlier)} others" if self.earlier else ""
-        text = f"{self.insns} instructions{exactly} for{behind}\n{self.text}"
+        behind = f" behind {len(self.earlier)} other inputs," if self.earlier else ""
+        text = f"{self.insns} instructions{exactly}{behind} for\n{self.text}"
         if self.rise:
             text += (
-                f"\nit takes {self.rise} more when it comes again: costs build up in what the "
-                "program keeps; earlier= says how many inputs may come before"
+                f"\nit takes {self.rise} BPF instructions more when it comes again: costs build "
+                "up in what the program keeps; earlier= says how many inputs may come before"
             )
         return text
 
