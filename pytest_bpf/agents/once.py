@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from pytest_bpf.agents.process import AgentProcess
     from pytest_bpf.agents.state import Hook, Place
     from pytest_bpf.objects import Attachment, Link, Map, Program
+
+
+GOING = 0.5
+"""Seconds in which the kernel frees what nothing holds any more, mostly far less."""
 
 
 class Command:
@@ -86,7 +91,20 @@ class Command:
 
     @property
     def leftovers(self) -> list[str]:
-        """What of it is there now, in words; empty once another command has unloaded it."""
+        """What of it is there now, in words; empty once another command has unloaded it.
+
+        Where a part is gone, the rest may be going: the kernel frees links, and what they hold, a
+        little later. So that is looked at again for a moment.
+        """
+        left, whole = self._left()
+        end = time.monotonic() + GOING
+        while left and len(left) < whole and time.monotonic() < end:
+            time.sleep(GOING / 25)
+            left, _ = self._left()
+        return left
+
+    def _left(self) -> tuple[list[str], int]:
+        """Return what is there now, and of how many parts."""
         now = self._place.look()
         names = {
             ("prog", each.id): f"program {each.name}" for each in self._objects.programs.values()
@@ -96,7 +114,8 @@ class Command:
         left = [name for (kind, n), name in names.items() if n in _of(reachable, kind)]
         pins = self._state.pins.items()
         left += [f"pin {path}" for path, what in pins if now.pins.get(path) == what]
-        return sorted(left + [where for hook in self._state.hooks for where in _present(hook, now)])
+        left += [where for hook in self._state.hooks for where in _present(hook, now)]
+        return sorted(left), len(names) + len(pins) + len(self._state.hooks)
 
     def close(self) -> None:
         """Let go of what was opened here; what it pinned goes with the directory of pins.
