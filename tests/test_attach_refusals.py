@@ -92,6 +92,29 @@ def test_xdp_runs_one_program(load: Load, topology: Topology) -> None:
         program.attach(iface)
 
 
+@pytest.mark.parametrize(
+    ("place", "more"),
+    [
+        (
+            "syscalls/sys_enter_close",
+            r"beyond the 24 bytes .*in C it is struct syscall_trace_enter",
+        ),
+        ("syscalls/sys_exit_close", r"beyond the 24 bytes .*in C it is struct syscall_trace_enter"),
+        ("sched/sched_switch", r"beyond the \d+ bytes of this tracepoint's record.$"),
+    ],
+)
+def test_a_context_is_read_beyond_the_record_of_its_tracepoint(
+    load: Load, place: str, more: str
+) -> None:
+    source = f"""
+    __u64 last;
+    SEC("tracepoint/{place}") int trace(__u64 *ctx) {{ last = ctx[100]; return 0; }}
+    """
+    program = load(source).programs["trace"]
+    with pytest.raises(AttachError, match=f"EACCES: Permission denied .the program reads .*{more}"):
+        program.attach()
+
+
 def test_what_is_attached_once_and_no_more(load: Load) -> None:
     source = """
     SEC("flow_dissector") int flow(struct __sk_buff *ctx) { return 0; }

@@ -48,7 +48,7 @@ static __always_inline void sample(__u32 thread, __u32 requested)
 }
 
 SEC("tracepoint/syscalls/sys_enter_read")
-int on_read(struct trace_event_raw_sys_enter *ctx)
+int on_read(struct syscall_trace_enter *ctx)
 {
 	__u64 who = bpf_get_current_pid_tgid();
 	__u32 thread = who, requested = ctx->args[2];

@@ -20,7 +20,7 @@ struct {
 const volatile __u32 tgid;	/* whose reads */
 
 SEC("tracepoint/syscalls/sys_enter_read")
-int on_read(struct trace_event_raw_sys_enter *ctx)
+int on_read(struct syscall_trace_enter *ctx)
 {
 	__u64 who = bpf_get_current_pid_tgid();
 	struct event event = {

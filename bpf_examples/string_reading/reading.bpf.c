@@ -58,7 +58,7 @@ static __always_inline long str(const char *user)
 /* Written once for all ways, so that the reading is all that differs. */
 #define PROGRAMS_FOR(read)						\
 SEC("tracepoint/syscalls/sys_enter_openat")				\
-int read##_openat(struct trace_event_raw_sys_enter *ctx)		\
+int read##_openat(struct syscall_trace_enter *ctx)			\
 {									\
 	if ((__u32)bpf_get_current_pid_tgid() == tid)			\
 		result = read((const char *)ctx->args[1]);		\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import AttachError, near_matches
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from pytest_bpf.objects.link.options import Options
     from pytest_bpf.objects.link.targets import Attachable
 
+FIELD = re.compile(r"field:(?:.*\W)?(\w+)(?:\[.*\])?;\s+offset:(\d+);\s+size:(\d+);")
+"""A field of a record in its ``format`` file: name, offset and size in bytes."""
+
+SYSCALLS = (
+    "; in C it is struct syscall_trace_enter or syscall_trace_exit: the members of struct "
+    "trace_event_raw_sys_enter and _sys_exit lie elsewhere on some kernels (-rt)"
+)
+
 
 def attach(program: Attachable, target: Any, options: Options) -> Link:
     """Attach to ``"category:name"``, or the tracepoint in the section."""
@@ -24,7 +34,12 @@ def attach(program: Attachable, target: Any, options: Options) -> Link:
     attributes.config = with_tracefs(_number, program, category, name)
     attributes.sample_period = 1
     event = perf_event.open_event(attributes, cpu=min(perf_event.online_cpus()))
-    return perf_link(program, event, f"{category}:{name}", options.cookie)
+    try:
+        return perf_link(program, event, f"{category}:{name}", options.cookie)
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            error.detail = with_tracefs(_beyond, category, name)  # type: ignore[attr-defined]
+        raise
 
 
 def _number(program: Attachable, category: str, name: str) -> int:
@@ -40,3 +55,16 @@ def _number(program: Attachable, category: str, name: str) -> int:
             f"{text!r}{near_matches(text, names)}"
         )
     return int(place.read_text(encoding="ascii"))
+
+
+def _beyond(category: str, name: str) -> str:
+    """Say why the kernel does not let a program read its context."""
+    folder = tracefs()
+    assert folder is not None
+    text = (folder / "events" / category / name / "format").read_text(encoding="ascii")
+    ends = [int(offset) + int(size) for _, offset, size in FIELD.findall(text)]
+    more = SYSCALLS if category == "syscalls" else ""
+    return (
+        f"the program reads its context beyond the {max(ends)} bytes of this tracepoint's "
+        f"record{more}"
+    )
