@@ -226,6 +226,13 @@ int skips_here(void *ctx)
 {
 	return TEST_SKIP("not here");
 }
+SEC("syscall") __test
+int skips_when_all_reports_are_taken(void *ctx)
+{
+	for (int number = 0; number < 2 * BPF_TEST_REPORTS; number++)
+		TEST_LOG("number", number);
+	return TEST_SKIP("not any more");
+}
 """
 
 
@@ -233,7 +240,7 @@ int skips_here(void *ctx)
 def test_values_have_their_types(pytester: pytest.Pytester) -> None:
     (pytester.path / "values.test.bpf.c").write_text(HEAD + VALUES)
     result = session(pytester, "-rs")
-    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.assert_outcomes(passed=1, failed=1, skipped=2)
     result.stdout.fnmatch_lines(
         [
             "*the most: 18446744073709551600 (0xfffffffffffffff0)",

@@ -12,7 +12,7 @@ import pytest
 
 import pytest_bpf
 from pytest_bpf import netns
-from pytest_bpf.errors import BpfError, MapError, PlaceError, ValueTypeError
+from pytest_bpf.errors import BpfError, CompileError, MapError, PlaceError, ValueTypeError
 from pytest_bpf.errors.arguments import checked, find_fault
 from pytest_bpf.loader import Loader
 from pytest_bpf.netns.places import Places
@@ -262,3 +262,12 @@ def test_what_an_annotation_takes(annotation: str, right: list[Any], wrong: list
         assert find_fault(function, (value,), {}) is None
     for value in wrong:
         assert find_fault(function, (value,), {}) is not None
+
+
+@pytest.mark.parametrize("source", [None, 5, object()])
+def test_what_is_no_source(tmp_path: Path, source: Any) -> None:
+    loader = Loader(tmp_path)
+    with pytest.raises(ValueTypeError, match=r"Loader\.load\(\): source is .* must be a path, C "):
+        loader.load(source)
+    with pytest.raises(CompileError, match="the list of sources is empty"):
+        loader.load([])

@@ -198,7 +198,7 @@ class SourceCompiler:
 
     def _link(self, sources: Sequence[Source], compilation: Compilation) -> CompiledObject:
         """Compile those of several that are sources, and link all."""
-        if not sources:
+        if not list(sources):
             raise CompileError("there is nothing to link: the list of sources is empty")
         start = time.perf_counter()
         files, parts = [], []

@@ -80,9 +80,11 @@ struct bpf_test_results bpf_test_results __attribute__((section(".data.bpf_test"
 
 #define __bpf_test_report(kind_, left_, right_, text_)                                            \
 	do {                                                                                      \
-		unsigned int at_ = bpf_test_results.reports;                                      \
-		if (at_ < BPF_TEST_REPORTS) {                                                     \
-			struct bpf_test_report *to_ = &bpf_test_results.report[at_];              \
+		unsigned int at_ = bpf_test_results.reports, place_ = at_;                        \
+		if ((kind_) == BPF_TEST_SKIP && at_ >= BPF_TEST_REPORTS)                          \
+			place_ = BPF_TEST_REPORTS - 1;                                            \
+		if (place_ < BPF_TEST_REPORTS) {                                                  \
+			struct bpf_test_report *to_ = &bpf_test_results.report[place_];           \
 			to_->kind = (kind_);                                                      \
 			to_->line = __LINE__;                                                     \
 			to_->left = (long long)(left_);                                           \
