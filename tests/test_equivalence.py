@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -318,6 +319,26 @@ def test_a_stimulus_that_raises_or_does_other_things_each_time_is_said(load: Loa
             check_equivalence(load(PLAIN), load(PLAIN), program="count", stimulus=once)
     with pytest.raises(ValueTypeError, match="attach= says where programs run that a stimulus="):
         check_equivalence(before, after, attach=lambda program: program.attach())
+
+
+@pytest.mark.bpf_requires(attach="tracepoint")
+def test_a_difference_that_does_not_always_come_is_shown_as_it_came(load: Load) -> None:
+    before, after = load(READS.format(2**30)), load(READS.format(77))
+    shown = 0
+    with Path("/dev/zero").open("rb", buffering=0) as zeros:
+        for period in range(3, 12):
+            calls = itertools.count(1)
+
+            def reads(_: bytes) -> None:
+                if next(calls) % period:  # noqa: B023 (of this turn)
+                    zeros.read(77)
+
+            with pytest.raises((DifferenceError, RunError)) as caught:
+                check_equivalence(before, after, stimulus=reads, count=20)
+            if isinstance(caught.value, DifferenceError):
+                assert "differ: map 'sizes' at " in str(caught.value)
+                shown += 1
+    assert shown
 
 
 def test_the_packet_afterwards_is_compared(load: Load) -> None:
