@@ -230,8 +230,19 @@ def test_a_report_that_cannot_be_written_is_said(
     run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
 ) -> None:
     (pytester.path / "file").touch()
-    told = run("-k", "short", f"--bpf-cov-report=lcov:{pytester.path}/file/x").stdout.str()
-    assert "file/x cannot be written: Not a directory" in told or "File exists" in told
+    result = run("-k", "short", f"--bpf-cov-report=lcov:{pytester.path}/file/x")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --bpf-cov-report=lcov: */file/x cannot be written: *"])
+
+
+def test_a_report_that_cannot_be_written_any_more_is_said(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "tests" / "test_late.py").write_text(
+        f"import os\ndef test_short_of_room():\n    os.mkdir({str(pytester.path / 'x')!r})\n"
+    )
+    result = run("-k", "short", f"--bpf-cov-report=lcov:{pytester.path}/x")
+    result.stdout.fnmatch_lines(["*ERROR: --bpf-cov-report=lcov:*/x cannot be written: Is a dir*"])
 
 
 def test_a_failed_test_shows_the_lines_of_its_last_run(

@@ -507,7 +507,8 @@ def test_a_cpu_that_hangs_is_named_while_the_other_lives(
     ("option", "sentence"),
     [
         ("--bpf-memory=100", "a machine has 512 to 1048576 MiB of memory, not 100"),
-        ("--bpf-cpus=0", "a machine has 1 to 64 CPUs, not 0"),
+        ("--bpf-cpus=65", "a machine has 1 to 64 CPUs, not 65"),
+        ("--bpf-cpus=0", "bpf_cpus must be at least 1, not 0"),
         ("--bpf-exact --bpf-cpus=2", "an exact machine has one CPU, not 2: *"),
         ("-o bpf_memory=1G", "bpf_memory must be a whole number, not '1G'"),
         ("-o bpf_memory_max=x", "bpf_memory_max must be a whole number, not 'x'"),
