@@ -29,6 +29,7 @@ from pytest_bpf.kernel.sys import ids
 from pytest_bpf.kernel.sys.bpffs import PinDirectory
 from pytest_bpf.kernel.sys.descriptors import open_objects
 from pytest_bpf.kernel.sys.perf_event import open_bpf_output
+from pytest_bpf.kernel.sys.processes import ends
 from pytest_bpf.netns import Namespace
 
 if TYPE_CHECKING:
@@ -394,7 +395,10 @@ def test_an_agent_that_dies_under_load(agents: Agents, watch: Command) -> None:
     def deadly(count: int) -> None:
         load(count)
         if agent.running:
+            pidfd = os.pidfd_open(agent.pid)
             os.kill(agent.pid, signal.SIGKILL)
+            assert ends(pidfd, 60)
+            os.close(pidfd)
 
     with pytest.raises(AgentError, match="ended before it had stood the load: killed by SIGKILL"):
         agent.under(deadly, rate=100, seconds=0.1)

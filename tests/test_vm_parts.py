@@ -6,8 +6,10 @@ import io
 import lzma
 import os
 import platform
+import signal
 import stat
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -299,3 +301,29 @@ def test_a_panic_is_shown_from_its_first_line_on() -> None:
     with QemuProcess(lambda _: ["seq", "80"]) as process:
         process.wait(120)
         assert str(process.error("ended by itself")).splitlines()[1] == "  | 56"
+
+
+FINALIZER = """
+import os, signal, sys
+from pytest_bpf.vm import __main__ as vm
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        len("here it comes")
+
+def work(_):
+    Last()
+    while True:
+        signal.pause()
+
+vm._in_a_machine = work
+sys.argv[1:] = ["--kernel", "host", "--", "true"]
+sys.exit(vm.main())
+"""
+
+
+def test_a_signal_in_a_finalizer_is_not_lost() -> None:
+    code = (sys.executable, "-c", FINALIZER)
+    done = subprocess.run(code, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
