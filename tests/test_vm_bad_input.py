@@ -168,6 +168,20 @@ def test_a_disk_that_gets_full(kernel: Kernel, tmp_path: Path, size: str) -> Non
     assert_one_sentence(done, "saving a machine needs 100 MiB", "make room there")
 
 
+def test_ctrl_c_before_boot_leaves_nothing(kernel: Kernel, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    own = {**os.environ, **cached_in(tmp_path), "TMPDIR": str(temporary)}
+    command = vm(kernel.image.parent.parent, "--save")
+    with subprocess.Popen(command, env=own, stderr=subprocess.PIPE) as saving:
+        while not any(tmp_path.glob("tmp/*/*/test_warm.py")):
+            assert saving.poll() is None, "it ended without looking at what Python imports"
+        saving.send_signal(signal.SIGINT)
+        assert saving.wait(TIMEOUT) == 128 + signal.SIGINT
+    assert not any((tmp_path / "tmp").iterdir())
+    assert not any(temporary.iterdir())
+
+
 def test_ctrl_c_during_boot_leaves_nothing(kernel: Kernel, tmp_path: Path) -> None:
     command = vm(kernel.image.parent.parent, "--save")
     with subprocess.Popen(

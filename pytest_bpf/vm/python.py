@@ -35,10 +35,14 @@ class Closure:
     modules: tuple[str, ...]
 
 
-def inspect(path: list[str]) -> Closure:
-    """Warm a Python up on this machine, with ``sys.path`` as given, and see what it reads."""
+def inspect(path: list[str], folder: Path) -> Closure:
+    """Warm a Python up on this machine, with ``sys.path`` as given, and see what it reads.
+
+    Its temporary files are in ``folder``, which is swept when this is killed.
+    """
     command = [sys.executable, warm.__file__, json.dumps(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    own = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UnavailableError(f"{sys.executable} cannot be made ready for a machine: {reason}")

@@ -56,7 +56,7 @@ def save(recipe: Recipe) -> None:
     title = f"saving a machine with kernel {machine.kernel} ({recipe.accelerator}), once: "
     with cache.workspace() as folder, _room(folder), _progress(title):
         _note("reading what Python imports, ", end="")
-        closure = python.inspect(list(recipe.path))
+        closure = python.inspect(list(recipe.path), folder)
         stamp: dict[str, Any] = {"python": python.stamp(closure, recipe.path)}
         with (folder / "initramfs").open("wb") as output:
             initramfs.write(output, machine.kernel, closure, recipe.path)
