@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from pytest_bpf.kernel.sys.interrupts import lost_sent_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-
-AGAIN = 0.05
-"""Seconds until a signal that was lost is sent again; a finalizer takes less."""
 
 
 @contextmanager
@@ -40,25 +38,11 @@ def end_as_interrupted() -> Iterator[None]:
             received.append(number)
             raise KeyboardInterrupt
 
-    report = sys.unraisablehook
-
-    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
-        lost = unraisable.exc_type is KeyboardInterrupt and os.getpid() == process
-        if not lost:
-            report(unraisable)
-            return
-        number = received.pop() if received else signal.SIGINT
-        later = threading.Timer(AGAIN, os.kill, (process, number))
-        later.daemon = True
-        later.start()
-
     for number in handled:
         signal.signal(number, interrupt)
-    sys.unraisablehook = send_again
     try:
-        yield
+        with lost_sent_again(lambda: received.pop() if received else signal.SIGINT):
+            yield
     finally:
-        if sys.unraisablehook is send_again:
-            sys.unraisablehook = report
         for number in handled:
             signal.signal(number, signal.SIG_DFL)

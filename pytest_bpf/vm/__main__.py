@@ -6,17 +6,16 @@ import argparse
 import os
 import signal
 import sys
-import threading
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError
+from pytest_bpf.kernel.sys.interrupts import lost_sent_again
 from pytest_bpf.kernels import lookup
 from pytest_bpf.vm import NO_MACHINE, liveness, qemu, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 FAILED = 125
 """The exit status when there was no machine, or it died."""
@@ -24,18 +23,15 @@ FAILED = 125
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-AGAIN = 0.05
-"""Seconds until a signal that was lost is sent again; a finalizer takes less."""
-
 
 def main() -> int:
     """Run the command line; return its command's exit status, or `FAILED`."""
     chosen = _arguments()
     heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
     _listen(heard)
-    sys.unraisablehook = partial(_send_again, heard, sys.unraisablehook)
     try:
-        return _in_a_machine(chosen)
+        with lost_sent_again(lambda: _listen(heard)):
+            return _in_a_machine(chosen)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BpfError as error:
@@ -66,24 +62,11 @@ def _in_a_machine(chosen: argparse.Namespace) -> int:
     return run.follow(machine, running, chosen.hang_timeout, terminal=chosen.terminal)
 
 
-def _listen(numbers: Sequence[int]) -> None:
+def _listen(numbers: Sequence[int]) -> int:
+    """Hear signals, from the first one on or again; return one of them."""
     for number in numbers:
         signal.signal(number, _interrupt)
-
-
-def _send_again(
-    heard: Sequence[int],
-    report: Callable[[sys.UnraisableHookArgs], object],
-    unraisable: sys.UnraisableHookArgs,
-) -> None:
-    """Send a signal again whose exception came in a finalizer, where Python forgets it."""
-    if unraisable.exc_type is not KeyboardInterrupt:
-        report(unraisable)
-        return
-    _listen(heard)
-    later = threading.Timer(AGAIN, os.kill, (os.getpid(), heard[0]))
-    later.daemon = True
-    later.start()
+    return numbers[0]
 
 
 def _interrupt(_number: int, _frame: object) -> None:

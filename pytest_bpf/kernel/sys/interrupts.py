@@ -1,15 +1,21 @@
-"""Ctrl-C while a C library calls back into Python: an exception there would be lost."""
+"""Ctrl-C where its exception would be lost: while a C library calls back, and in a finalizer."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+AGAIN = 0.05
+"""Seconds until a signal that was lost is sent again; a finalizer takes less."""
 
 
 def call_uninterrupted(function: Callable[..., Any], *args: object) -> Any:
@@ -38,3 +44,28 @@ def call_uninterrupted(function: Callable[..., Any], *args: object) -> Any:
             signal.signal(number, handler)
         for number in received:
             handlers[number](number, None)
+
+
+@contextmanager
+def lost_sent_again(number: Callable[[], int]) -> Iterator[None]:
+    """Send a signal again whose `KeyboardInterrupt` came in a finalizer, where Python forgets it.
+
+    ``number`` makes ready for it, and returns which one it is.
+    """
+    process, report = os.getpid(), sys.unraisablehook
+
+    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+        lost = unraisable.exc_type is KeyboardInterrupt and os.getpid() == process
+        if not lost:
+            report(unraisable)
+            return
+        later = threading.Timer(AGAIN, os.kill, (process, number()))
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is send_again:
+            sys.unraisablehook = report
