@@ -33,7 +33,7 @@ SOURCE = """
 #include <bpf/bpf_helpers.h>
 char LICENSE[] SEC("license") = "GPL";
 struct event { __u32 writer, words; __u64 n, sum, payload[]; };
-struct full { struct event head; __u64 payload[5]; };
+struct full { __u32 writer, words; __u64 n, sum, payload[5]; };
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 22); } ring SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
          __uint(key_size, 4); __uint(value_size, 4); } perf SEC(".maps");
@@ -69,7 +69,7 @@ static long to_ring(__u64 i, void *ctx) {
     return 0;
 }
 #define TO_PERF(words) ({ \\
-    fill(&room[w].head, room[w].payload, w, n, words); \\
+    fill((struct event *)&room[w], room[w].payload, w, n, words); \\
     bpf_perf_event_output(((void **)ctx)[1], &perf, BPF_F_CURRENT_CPU, &room[w], \\
         sizeof(struct event) + 8 * words); })
 static long to_perf(__u64 i, void *ctx) {

@@ -30,6 +30,7 @@ def test_nothing_is_lost_repeated_or_torn(obj: Object, kind: str, options: dict[
     assert (done.discarded > 0) == (kind == "ring")
 
 
+@pytest.mark.filterwarnings("ignore:variable 'sum' set but not used")
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
