@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.sys.interrupts import lost_sent_again
 from pytest_bpf.kernels import lookup
-from pytest_bpf.vm import NO_MACHINE, liveness, qemu, run
+from pytest_bpf.vm import NO_MACHINE, liveness, qemu, run, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,13 @@ def _in_a_machine(chosen: argparse.Namespace) -> int:
         machine = qemu.Machine(kernel, chosen.exact, chosen.cpus, chosen.memory)
         if chosen.save:
             return run.save(machine)
+        if chosen.wait_at:
+            return waiting.serve(
+                machine,
+                waiting.Meeting(*chosen.wait_at),
+                chosen.writable,
+                chosen.hang_timeout,
+            )
         running = run.start(
             machine,
             chosen.command,
@@ -115,13 +122,20 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--save", action="store_true", help="only make the machine ready")
     parser.add_argument(
+        "--wait-at",
+        nargs=2,
+        type=Path,
+        metavar=("SOCKET", "LOG"),
+        help="run what who comes to a socket brings; from then on errors go to a file",
+    )
+    parser.add_argument(
         "--or-here",
         action="store_true",
         help=f"when there is no machine, run the command here, the reason in ${NO_MACHINE}",
     )
     parser.add_argument("command", nargs="*", metavar="COMMAND")
     chosen = parser.parse_args()
-    if not chosen.command and not chosen.save:
+    if not (chosen.command or chosen.save or chosen.wait_at):
         parser.error("the following arguments are required: COMMAND")
     return chosen
 

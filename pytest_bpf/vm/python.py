@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import UnavailableError
-from pytest_bpf.vm.guest import warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+WARM = Path(__file__).with_name("guest") / "warm.py"
+"""The script that warms up here, and lists what it reads."""
 
 ELSEWHERE = ("/proc/", "/sys/", "/dev/", "/run/")
 ALWAYS = ("/etc/ld.so.cache", "/etc/localtime", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
@@ -40,7 +42,7 @@ def inspect(path: list[str], folder: Path) -> Closure:
 
     Its temporary files are in ``folder``, which is swept when this is killed.
     """
-    command = [sys.executable, warm.__file__, json.dumps(path)]
+    command = [sys.executable, str(WARM), json.dumps(path)]
     own = {**os.environ, "TMPDIR": str(folder)}
     done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -20,7 +20,7 @@ from pytest_bpf.vm.command import inline
 from pytest_bpf.vm.machine import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_bpf.vm.machine import QemuProcess
     from pytest_bpf.vm.qemu import Machine
@@ -55,21 +55,54 @@ def start(
     is shown on standard error. Raises `BpfError` for a folder that is not there, and `MachineError`
     when there is no machine.
     """
-    folders = [_writable(folder) for folder in writable]
-    if len(folders) > qemu.WRITABLE:
-        raise BpfError(f"{len(folders)} writable folders; a machine has {qemu.WRITABLE} at most")
-    path = _path()
-    request = _request(machine, command, path, folders)
-    request["parameters"] = {**PARAMETERS, **liveness.parameters(patience, machine.cpus)}
-    request["terminal"] = _terminal.size() if terminal else None
-    if console:
-        request["parameters"]["printk"] = EVERYTHING
+    folders = writable_folders(writable)
+    size = _terminal.size() if terminal else None
     try:
-        return _start_command(state.obtain(machine, path), request, folders, console=console)
+        running = restore(obtain(machine), folders, patience, console=console)
     except MachineError as error:
         print(f"pytest-bpf: the saved machine does not work: {error}", file=sys.stderr)  # noqa: T201
-    renewed = state.obtain(machine, path, renew=True)
-    return _start_command(renewed, request, folders, console=console)
+        running = restore(obtain(machine, renew=True), folders, patience, console=console)
+    give(running, command, str(Path.cwd()), os.environ, size)
+    return running
+
+
+def restore(
+    saved: SavedState, writable: Sequence[Path], patience: int, *, console: bool = False
+) -> QemuProcess:
+    """Restore a machine and give it this machine's files; the rest is as `start` has it."""
+    machine = saved.recipe.machine
+    parameters = {**PARAMETERS, **liveness.parameters(patience, machine.cpus)}
+    if console:
+        parameters["printk"] = EVERYTHING
+    with saved, ExitStack() as undo:
+        running = undo.enter_context(saved.restore(writable, console=console))
+        running.send(**_files(machine, writable), parameters=parameters)
+        answer = running.receive(ANSWER_TIMEOUT)
+        if "failed" in answer:
+            raise running.error(answer["failed"])
+        undo.pop_all()
+    return running
+
+
+def give(
+    running: QemuProcess,
+    command: Sequence[str],
+    folder: str,
+    variables: Mapping[str, str],
+    terminal: list[int] | None = None,
+) -> None:
+    """Have a restored machine run a command in a folder; ``terminal`` is the size of its own."""
+    how = inline(command)
+    running.send(
+        command=list(command),
+        inline=how and asdict(how),
+        folder=folder,
+        environment=environment.selection(variables),
+        path=_path(),
+        encoding=sys.stdout.encoding,
+        terminal=terminal,
+        time_ns=time.time_ns(),
+    )
 
 
 def follow(
@@ -107,36 +140,18 @@ def follow(
 
 def save(machine: Machine) -> int:
     """Make the machine's saved state when there is none that fits; return the exit status 0."""
-    with state.obtain(machine, _path()):
+    with obtain(machine):
         return 0
 
 
-def _start_command(
-    saved: SavedState, request: dict[str, Any], writable: Sequence[Path], *, console: bool
-) -> QemuProcess:
-    """Restore ``saved`` and hand it the request; raise `MachineError` when it does not take it."""
-    with saved, ExitStack() as undo:
-        running = undo.enter_context(saved.restore(writable, console=console))
-        running.send(**request | {"time_ns": time.time_ns()})
-        answer = running.receive(ANSWER_TIMEOUT)
-        if "failed" in answer:
-            raise running.error(answer["failed"])
-        undo.pop_all()
-    return running
+def obtain(machine: Machine, *, renew: bool = False) -> SavedState:
+    """Return the saved state of a machine whose Python is this one, as `state.obtain` does."""
+    return state.obtain(machine, _path(), renew=renew)
 
 
-def _request(
-    machine: Machine, command: Sequence[str], path: list[str], writable: Sequence[Path]
-) -> dict[str, Any]:
-    how = inline(command)
+def _files(machine: Machine, writable: Sequence[Path]) -> dict[str, Any]:
     modules, config = machine.kernel.modules, machine.kernel.config
     return {
-        "command": list(command),
-        "inline": how and asdict(how),
-        "folder": str(Path.cwd()),
-        "environment": environment.selection(os.environ),
-        "path": path,
-        "encoding": sys.stdout.encoding,
         "modules": str(modules.resolve()) if modules else "",
         "config": str(config.resolve()) if config else "",
         "writable": dict(zip(qemu.tags()[1:], map(str, writable), strict=False)),
@@ -148,6 +163,13 @@ def _path() -> list[str]:
     """Return ``sys.path`` without what the way this command was started put in front."""
     ours = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
     return [os.path.abspath(folder) for folder in ours]  # noqa: PTH100 (links stay)
+
+
+def writable_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return folders without links; raise `BpfError` for one that cannot be writable in a guest."""
+    if len(folders) > qemu.WRITABLE:
+        raise BpfError(f"{len(folders)} writable folders; a machine has {qemu.WRITABLE} at most")
+    return [_writable(folder) for folder in folders]
 
 
 def _writable(folder: Path) -> Path:

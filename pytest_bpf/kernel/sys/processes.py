@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.errors import PlaceError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import NoReturn
 
 PATIENCE = 5.0
@@ -45,11 +45,11 @@ def ends(pidfd: int, seconds: float) -> bool:
     return bool(end.poll(max(0.0, seconds) * 1000))
 
 
-def leave(status: int) -> NoReturn:
+def leave(status: int, end: Callable[[int], object] = os._exit) -> NoReturn:
     """End this process as Python does, but for freeing memory, which is slow and has no effect.
 
     Threads are waited for, what `atexit` knows is done, output is written. A negative status is
-    the signal to end by, as `subprocess` has it.
+    the signal to end by, as `subprocess` has it. ``end`` is called with the exit status, last.
     """
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (what Python does
@@ -63,6 +63,7 @@ def leave(status: int) -> NoReturn:
             signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
     finally:
+        end(status & 0xFF)
         os._exit(status & 0xFF)
 
 

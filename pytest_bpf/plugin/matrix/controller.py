@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpf.cache import open_cache
-from pytest_bpf.plugin.matrix import connection, hosts, saving
+from pytest_bpf.plugin.matrix import connection, hosts
 from pytest_bpf.plugin.matrix.ahead import import_ahead
 from pytest_bpf.plugin.matrix.by_kernel import ByKernel
 from pytest_bpf.plugin.matrix.choices import Absence, gateways, here, unique
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_bpf.plugin.matrix.choices import Choices, KernelChoice
     from pytest_bpf.plugin.matrix.hosts import Host
     from pytest_bpf.plugin.matrix.scheduling import KernelScheduling
+    from pytest_bpf.plugin.matrix.waiting import WaitingMachines
 
 AGAIN = "rerun"
 """The outcome of a test whose host is gone, and that is run elsewhere; as pytest-rerunfailures'."""
@@ -45,7 +45,7 @@ STATUS = {AGAIN: (AGAIN, "R", "RERUN"), OVER: ("", "", "")}
 class Controller:
     """The side that starts the workers and hears from them."""
 
-    def __init__(self, config: pytest.Config, choices: Choices) -> None:
+    def __init__(self, config: pytest.Config, choices: Choices, waiting: WaitingMachines) -> None:
         self._choices = list(choices.kernels)
         self._absences = list(choices.absences)
         self._connections = choices.connections
@@ -56,9 +56,8 @@ class Controller:
         self._by_kernel = ByKernel()
         self._collected: dict[str, Sequence[str]] = {}
         self._ended: set[tuple[str, str]] = set()
-        stack = ExitStack()
-        config.add_cleanup(stack.close)
-        self._machines = Machines(stack.enter_context(open_cache().workspace()))
+        self._waiting = waiting
+        self._machines = Machines(waiting.folder)
         self._last_words: dict[WorkerController, str] = {}
         self._gone: set[Host] = set()
         self._moved: set[WorkerController] = set()
@@ -82,13 +81,13 @@ class Controller:
     @pytest.hookimpl(tryfirst=True)  # others count the workers
     def pytest_xdist_setupnodes(self, config: pytest.Config, specs: list[execnet.XSpec]) -> None:
         """Give each worker its machine's command, when the saved machines are there."""
-        for place, reason in saving.finish(config).items():
+        for place, reason in self._waiting.finish(config).items():
             self._give_up(config, place, reason)
         specs[:] = [spec for spec in specs if spec.bpf_place in self._places]
         for number, spec in enumerate(specs):
             kernel = self._places[str(spec.bpf_place)]
             if kernel.is_virtual:
-                self._machines.equip(spec, kernel, number)
+                self._machines.equip(spec, kernel, number, self._waiting.take(kernel.place))
 
     def _give_up(self, config: pytest.Config, place: str, reason: str) -> None:
         """Go on without a kernel that may fail; `pytest.UsageError` when it is required.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
     from pytest_bpf.plugin.matrix.choices import KernelChoice
+    from pytest_bpf.plugin.matrix.waiting import WaitingMachine
 
 TAIL = 16_384
 """Bytes of a dead machine's last words that a report shows at most."""
@@ -33,13 +34,25 @@ class Machines:
         self._logs: dict[str, str] = {}
         self._read: dict[str, int] = {}
 
-    def equip(self, spec: execnet.XSpec, kernel: KernelChoice, number: int) -> None:
-        """Give a worker the command of its machine, and the host that has it."""
+    def equip(
+        self,
+        spec: execnet.XSpec,
+        kernel: KernelChoice,
+        number: int,
+        waiting: WaitingMachine | None = None,
+    ) -> None:
+        """Give a worker the command of its machine, and the host that has it.
+
+        It joins the machine that is ``waiting``; a worker that takes its place has one of its own.
+        """
         folder = f"{kernel.logs}/{self._session}" if kernel.host else str(self._folder)
         log = f"{folder}-{number}.log" if kernel.host else f"{folder}/{number}.log"
+        if waiting:
+            log = str(waiting.log)
         command = [*kernel.command, "--or-here", "--", kernel.python]
         spec.via = kernel.host.address.gateway_id if kernel.host else None
-        spec.python = shlex.join(["sh", "-c", REDIRECT, "sh", log, *command])
+        joining = waiting.joining if waiting else []
+        spec.python = shlex.join([*joining, "sh", "-c", REDIRECT, "sh", log, *command])
         self._logs[spec.python] = log
 
     def last_words(self, node: WorkerController, kernel: KernelChoice) -> str:

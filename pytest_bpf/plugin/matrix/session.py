@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError
-from pytest_bpf.netns.places import sweep
-from pytest_bpf.plugin.matrix import attended, folders, hosts, memory, names, saving, sending
+from pytest_bpf.plugin.matrix import attended, folders, hosts, memory, names, sending
 from pytest_bpf.plugin.matrix.by_kernel import Rejections
 from pytest_bpf.plugin.matrix.choices import Choices, gateways, unique
 from pytest_bpf.plugin.matrix.controller import Controller
 from pytest_bpf.plugin.matrix.relay import PORTS, Relay
 from pytest_bpf.plugin.matrix.unreachable import Unreachable
+from pytest_bpf.plugin.matrix.waiting import WaitingMachines
 from pytest_bpf.plugin.settings import settings
 from pytest_bpf.plugin.signals import end_as_interrupted
 from pytest_bpf.vm import NO_MACHINE, calls
@@ -35,6 +36,7 @@ COMPILE_TIMEOUT = 300
 """Seconds that a worker waits for the controller to compile."""
 
 CHOICES = pytest.StashKey[Choices]()
+WAITING = pytest.StashKey[WaitingMachines]()
 
 
 def prepare(config: pytest.Config) -> None:
@@ -57,26 +59,32 @@ def prepare(config: pytest.Config) -> None:
         config.stash[attended.CHOICES] = found
         return
     config.stash[CHOICES] = found
-    sweep()
     option = config.option
     if option.collectonly:
         option.numprocesses, option.dist = None, "no"
         return
+    stack, count = ExitStack(), _workers(config)
+    config.add_cleanup(stack.close)
+    waiting = WaitingMachines(stack.enter_context(open_cache().workspace()))
+    stack.callback(waiting.end)
+    config.stash[WAITING] = waiting
     for kernel in choices:
         if kernel.is_virtual and kernel.host:
             found.connections[kernel.host.address.spec].begin_saving(kernel.place, kernel.words)
         elif kernel.is_virtual:
-            saving.begin(config, kernel.place, kernel.command)
+            waiting.begin(kernel, count)
     for host in {kernel.host for kernel in choices if kernel.host}:
         if host.sent:
             _use_relative_paths(config, host.sent[0])
-    count = _workers(config)
     option.px = gateways(choices)
     option.tx = [kernel.worker(number) for kernel in choices for number in range(count)]
     option.dist = "load" if option.dist in ("no", "each") else option.dist
     option.numprocesses = None
     if option.maxworkerrestart is None:
         option.maxworkerrestart = str(RESTARTS * len(option.tx))
+    from pytest_bpf.netns.places import sweep
+
+    sweep()
 
 
 def _find(config: pytest.Config, asked: str) -> Choices:
@@ -150,7 +158,9 @@ def register(config: pytest.Config) -> None:
         stack = ExitStack()
         config.add_cleanup(stack.close)
         stack.enter_context(end_as_interrupted())
-        config.pluginmanager.register(Controller(config, found), "bpf-kernels")
+        config.pluginmanager.register(
+            Controller(config, found, config.stash[WAITING]), "bpf-kernels"
+        )
         return
     if settings(config).costs:
         config.pluginmanager.register(Rejections(), "bpf-rejections")

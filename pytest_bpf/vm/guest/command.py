@@ -17,6 +17,7 @@ import tempfile
 import termios
 import traceback
 import types
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from pytest_bpf.vm.guest import execnet_code, warm
@@ -31,7 +32,6 @@ def wait(supervisor: socket.socket) -> NoReturn:
     gc.freeze()
     supervisor.send(b"!")
     _, descriptors, _, _ = socket.recv_fds(supervisor, 1, 5)
-    supervisor.close()
     new_root, message, *streams = descriptors
     os.fchdir(new_root)
     os.chroot(".")
@@ -44,10 +44,20 @@ def wait(supervisor: socket.socket) -> NoReturn:
         os.close(stream)
     if request["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    own = os.getpid()
     status = _run(request)
     from pytest_bpf.kernel.sys import processes  # noqa: PLC0415 (imported by the warm-up)
 
-    processes.leave(status)
+    def end(code: int) -> None:
+        """Say so: freeing a process takes a guest long, and the machine ends with it."""
+        if os.getpid() != own:
+            return  # of a child that was forked and came here, too
+        for number in range(3):
+            with suppress(OSError):
+                os.close(number)
+        supervisor.send(bytes([code]))
+
+    processes.leave(status, end)
 
 
 def _run(request: dict[str, Any]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import socket
 import sys
@@ -77,17 +78,26 @@ class ReadyMachine:
         self._closed: set[str] = set()
         self._terminal: int | None = None
         self._saying = threading.Lock()
+        self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def serve(self) -> NoReturn:
-        """Say that all is ready (here the state is saved), wait for the command, see it through."""
+        """Say that all is ready (here the state is saved), take files, then a command; see it end.
+
+        The command may come much later than the files.
+        """
         self._say(ready=True)
         line = self._control.readline()
         if not line:
             end()
-        request = json.loads(line)
-        pumps = self._start(request, line)
+        new_root = self._enter(json.loads(line))
+        line = self._control.readline()
+        if not line:
+            end()
+        pumps = self._start(new_root, json.loads(line), line)
         threading.Thread(target=self._obey, daemon=True).start()
-        code = self._reap()
+        for wait in (self._reap, self._hear):
+            threading.Thread(target=wait, daemon=True).start()
+        code = self._ended.get()
         with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
         for pump in pumps:
@@ -97,18 +107,25 @@ class ReadyMachine:
         while True:
             signal.pause()
 
-    def _start(self, request: dict[str, Any], line: bytes) -> list[threading.Thread]:
+    def _enter(self, files: dict[str, Any]) -> int:
+        """Make the host's files the root; return a descriptor of it."""
         from pytest_bpf.vm.guest import root, system  # noqa: PLC0415
 
-        time.clock_settime_ns(time.CLOCK_REALTIME, request["time_ns"])
-        system.add_entropy(bytes.fromhex(request["entropy"]))
-        system.set_parameters(request["parameters"])
+        system.add_entropy(bytes.fromhex(files["entropy"]))
+        system.set_parameters(files["parameters"])
         try:
-            folders = (request["writable"], request["modules"], request["config"])
+            folders = (files["writable"], files["modules"], files["config"])
             new_root = root.enter(*folders, self._child)
         except OSError as error:
             self._say(failed=f"cannot mount {error.filename}: {error.strerror}")
             end()
+        self._say(mounted=True)
+        return new_root
+
+    def _start(self, new_root: int, request: dict[str, Any], line: bytes) -> list[threading.Thread]:
+        from pytest_bpf.vm.guest import system  # noqa: PLC0415
+
+        time.clock_settime_ns(time.CLOCK_REALTIME, request["time_ns"])
         message = os.memfd_create("request")
         os.write(message, line)
         if request["terminal"]:
@@ -119,7 +136,6 @@ class ReadyMachine:
         socket.send_fds(self._warm, [b"!"], theirs)
         for descriptor in theirs:
             os.close(descriptor)
-        self._say(started=True)
         threading.Thread(target=self._feed, args=(mine[0],), daemon=True).start()
         pumps = [
             threading.Thread(target=self._drain, args=(name, pipe))
@@ -156,11 +172,18 @@ class ReadyMachine:
                 os.killpg(self._child, message.get("signal", 0))
         end()
 
-    def _reap(self) -> int:
-        while True:
-            child, status = os.wait()
-            if child == self._child:
-                return os.waitstatus_to_exitcode(status)
+    def _reap(self) -> None:
+        """Wait for the end of each process; one that had nobody else is a child of this one."""
+        with suppress(ChildProcessError):
+            while True:
+                child, status = os.wait()
+                if child == self._child:
+                    self._ended.put(os.waitstatus_to_exitcode(status))
+
+    def _hear(self) -> None:
+        """Take the exit status of a command that says so before it ends."""
+        if said := self._warm.recv(1):
+            self._ended.put(said[0])
 
     def _say(self, **message: object) -> None:
         with self._saying:
