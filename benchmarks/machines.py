@@ -49,7 +49,10 @@ PROGRAM = Path(__file__).with_name("programs") / "passed.bpf.c"
 
 LINE, SESSION = "first line of Python, pytest imported", "session of one test"
 HERE, GIVEN_SESSION = "session of one test, here", "session of one test with @given"
-QUIET = ("-p", "no:cacheprovider")
+PLUGINS = ("bpf", "hypothesispytest", "xdist")
+"""Of what is installed here, these are a part of each session."""
+
+QUIET = ("-p", "no:cacheprovider", *(word for name in PLUGINS for word in ("-p", name)))
 
 TIME, CPU, RESIDENT, SHARE = "s", "CPU s", "MB resident", "MB proportional"
 EXACT_LINE, EXACT_SESSION = f"{LINE}, exact", f"{SESSION}, exact"
@@ -169,6 +172,7 @@ def _session(folder: Path, *arguments: str) -> Laps:
     """Time a pytest session from its start to its end."""
     command = [sys.executable, "-m", "pytest", "-q", *QUIET, *arguments]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     laps, timer = Laps(), Laps()
     before = _used()
     with timer.time(TIME):

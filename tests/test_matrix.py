@@ -525,6 +525,12 @@ def test_a_machine_that_cannot_be_made(
     result.stderr.fnmatch_lines([f"ERROR: *{sentence}"])
 
 
+OURS = """
+def test_ours():
+    assert setproctitle.WORD == "ours"
+"""
+
+
 def test_tests_that_found_no_machine_are_errors(session: pytest.Pytester, release: str) -> None:
     session.makepyfile(
         """
@@ -540,6 +546,15 @@ def test_tests_that_found_no_machine_are_errors(session: pytest.Pytester, releas
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=1, errors=4)
     result.stdout.fnmatch_lines([f"never ran: the workers of kernel {release} died too often"])
+
+
+def test_a_module_of_the_project_is_not_taken_for_one_that_is_not_installed(
+    session: pytest.Pytester,
+) -> None:
+    """pytest-xdist imports this one where it is installed; a machine knows that it is not."""
+    session.makepyfile(setproctitle="WORD = 'ours'", test_it="import setproctitle\n" + OURS)
+    result = run_with_machines(session, "--bpf-kernel", "debian")
+    result.assert_outcomes(passed=1)
 
 
 def test_two_machines_share_the_tests(session: pytest.Pytester, release: str) -> None:

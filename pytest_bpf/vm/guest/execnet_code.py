@@ -9,10 +9,14 @@ from __future__ import annotations
 import builtins
 import importlib
 import inspect
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpf.vm.guest import warm
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import CodeType
 
 WORKER = "execnet.gateway_base"
@@ -20,6 +24,26 @@ SESSION = "xdist.remote"
 
 CODE: dict[str, CodeType] = {}
 """The code of each text."""
+
+ABSENT: list[str] = []
+"""What the worker would import, and is not installed."""
+
+
+class NotInstalled:
+    """Says of modules that they are not there, of each once (``importlib.abc.MetaPathFinder``).
+
+    The first import of each is that of the worker; Python would read every folder of its path.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Raise `ModuleNotFoundError`, or leave it to the others."""
+        del path, target
+        if name in self._names:
+            self._names.remove(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def prepare() -> None:
@@ -30,6 +54,7 @@ def prepare() -> None:
             text = inspect.getsource(module)
             file = "<string>" if name == WORKER else inspect.getsourcefile(module)
             CODE[text] = builtins.compile(text, file or name, "exec")
+    ABSENT.extend(name for name in warm.OPTIONAL if name not in sys.modules)
 
 
 def install(names: dict[str, Any]) -> None:
@@ -44,6 +69,8 @@ def install(names: dict[str, Any]) -> None:
 
     def compile_text(source: Any, *arguments: Any) -> Any:
         known = CODE.get(source[:-1]) if isinstance(source, str) else None
+        if known:
+            sys.meta_path.insert(0, NotInstalled(ABSENT))
         return known or builtins.compile(source, *arguments)
 
     plain_exec = builtins.exec

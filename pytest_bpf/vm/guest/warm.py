@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 IMPORTS = (
     *("numpy", "psutil", "pyroute2", "execnet.gateway_base", "xdist.remote", "packaging.version"),
     *("ctypes.util", "multiprocessing.connection", "uuid", "xml.etree.ElementTree"),
+    *("encodings.ascii", "encodings.latin_1", "encodings.unicode_escape"),
 )
+
+OPTIONAL = ("setproctitle",)
+"""What pytest-xdist's worker would import, if it were installed."""
 
 GUEST = ("command", "execnet_code", "init", "root", "system", "warm")
 """The modules of this package, none of which may need another station."""
@@ -90,6 +94,17 @@ def _metadata_kept() -> Iterator[None]:
     yield
     for kept in kinds:
         kept.is_open = False
+    _keep_names(sys.path)
+
+
+def _keep_names(path: Sequence[str]) -> None:
+    """Keep which distributions the folders of ``path`` have, and not the time of their change."""
+    folders: Any = getattr(importlib.metadata, "FastPath", None)
+    if isinstance(plain := getattr(folders, "mtime", None), property):
+        now = {folder: plain.__get__(folders(folder)) for folder in path}
+        folders.mtime = property(
+            lambda folder: now[folder.root] if folder.root in now else plain.__get__(folder)
+        )
 
 
 class _Kept:
@@ -181,7 +196,7 @@ def main() -> None:
             value = getattr(module, name, None)
             if isinstance(value, str):
                 opened.add(value)
-    tops = sorted({name.partition(".")[0] for name in sys.modules})
+    tops = sorted({name.partition(".")[0] for name in sys.modules} | set(OPTIONAL))
     print(json.dumps({"opened": sorted(opened - {""}), "modules": tops}))  # noqa: T201
 
 
