@@ -28,6 +28,9 @@ INSTALL = (
     "install clang (apt install clang) or the ziglang wheel (pip install 'pytest-bpf[compiler]')"
 )
 
+CLANG = re.compile(r"clang(?:-(\d+))?")
+"""The names of a clang on PATH; the one without a number goes before the others."""
+
 PROBE_TIMEOUT = 30
 """Seconds a compiler may take to compile nothing."""
 
@@ -97,25 +100,29 @@ def _program(name: str, origin: str) -> Path:
 
 def _candidates() -> Iterator[Path]:
     """Yield clang, then clang-NN from the newest, then the wheel's zig."""
-    if path := shutil.which("clang"):
-        yield Path(path).absolute()
-    numbered: dict[int, Path] = {}
-    for folder in os.get_exec_path():
-        with suppress(OSError):
-            for name in _numbered(folder, os.stat(folder).st_mtime_ns):  # noqa: PTH116
-                if shutil.which(name):
-                    number = int(name.removeprefix("clang-"))
-                    numbered.setdefault(number, Path(folder, name).absolute())
-    yield from (numbered[number] for number in sorted(numbered, reverse=True))
+    folders = tuple((folder, _last_change(folder)) for folder in os.get_exec_path())
+    yield from (path for path in _on_path(folders) if os.access(path, os.X_OK))
     if wheel := _wheel():
         yield wheel
 
 
+def _last_change(folder: str) -> int:
+    with suppress(OSError):
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116 (at each compilation)
+    return 0
+
+
 @lru_cache(maxsize=64)
-def _numbered(folder: str, _mtime_ns: int) -> tuple[str, ...]:
-    """Return the names ``clang-NN`` in a folder, read again when names were added or removed."""
-    names = (name for name in os.listdir(folder) if name.startswith("clang-"))  # noqa: PTH208
-    return tuple(name for name in names if name[6:].isdecimal())
+def _on_path(folders: tuple[tuple[str, int], ...]) -> tuple[Path, ...]:
+    """Return each clang of these folders, looked for again when names were added or removed."""
+    found: dict[int, Path] = {}
+    for folder, _ in folders:
+        with suppress(OSError):
+            for name in os.listdir(folder or "."):  # noqa: PTH208
+                if (match := CLANG.fullmatch(name)) and shutil.which(name, path=folder):
+                    number = int(match[1] or sys.maxsize)
+                    found.setdefault(number, Path(folder, name).absolute())
+    return tuple(found[number] for number in sorted(found, reverse=True))
 
 
 def _wheel() -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pytest_bpf.errors import PlaceError
 
@@ -119,10 +120,19 @@ def check_name(name: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
+def interface_address(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    """Return an address with its prefix length; raise `ValueError` for what is none.
+
+    Each test with a topology of ours asks for the same ones, many times.
+    """
+    return ipaddress.ip_interface(text)
+
+
 def _check_address(address: str, version: int) -> None:
     try:
-        valid = not address or ipaddress.ip_interface(address).version == version
-    except ValueError:
+        valid = not address or interface_address(address).version == version
+    except (ValueError, TypeError):
         valid = False
     if not valid or (address and "/" not in address):
         example = "192.0.2.1/24" if version == 4 else "2001:db8::1/64"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import PlaceError, UnknownNameError, near_matches
@@ -93,8 +92,17 @@ def pair(
         raise PlaceError(f"interfaces are two names, one for each end, not {interfaces!r}")
     left = End("left", interfaces[0], "192.0.2.1/24", "2001:db8::1/64")
     right = End("right", interfaces[1], "192.0.2.2/24", "2001:db8::2/64")
-    layout = Layout(((left, right),), mtu=mtu, queues=queues, quiet=quiet, xdp=xdp, kind=kind)
-    return Topology(replace(layout, ifindex=ifindex))
+    return Topology(
+        Layout(
+            cables=((left, right),),
+            mtu=mtu,
+            queues=queues,
+            quiet=quiet,
+            xdp=xdp,
+            kind=kind,
+            ifindex=ifindex,
+        )
+    )
 
 
 @checked
@@ -157,5 +165,14 @@ def bridge(
         )
         for i in range(1, n + 1)
     )
-    layout = Layout(cables=cables, bridges=(("bridge", "br0"),), mtu=mtu, queues=queues)
-    return Topology(replace(layout, quiet=quiet, xdp=xdp, ifindex=ifindex))
+    return Topology(
+        Layout(
+            cables=cables,
+            bridges=(("bridge", "br0"),),
+            mtu=mtu,
+            queues=queues,
+            quiet=quiet,
+            xdp=xdp,
+            ifindex=ifindex,
+        )
+    )

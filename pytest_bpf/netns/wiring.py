@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import PlaceError, PrivilegeError, UnavailableError
 from pytest_bpf.kernel.sys.ethtool import prepare_for_xdp
 from pytest_bpf.netns import messages as rt
-from pytest_bpf.netns.layout import SMALLEST_IPV6_MTU, End, Layout
+from pytest_bpf.netns.layout import SMALLEST_IPV6_MTU, End, Layout, interface_address
 from pytest_bpf.netns.rtnetlink import RefusedError, RouteSocket
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _ports(layout: Layout, *, ipv6: bool) -> dict[tuple[str, str], Port]:
             end,
             layout.ifindex + number - 1,
             f"02:62:70:66:{number >> 8:02x}:{number & 0xFF:02x}",
-            tuple(ipaddress.ip_interface(address) for address in written if address),
+            tuple(interface_address(address) for address in written if address),
         )
     return ports
 

@@ -48,12 +48,8 @@ def _in_a_machine(chosen: argparse.Namespace) -> int:
         if chosen.save:
             return run.save(machine)
         if chosen.wait_at:
-            return waiting.serve(
-                machine,
-                waiting.Meeting(*chosen.wait_at),
-                chosen.writable,
-                chosen.hang_timeout,
-            )
+            place, log = chosen.wait_at
+            return waiting.serve(machine, place, log, chosen.writable, chosen.hang_timeout)
         running = run.start(
             machine,
             chosen.command,

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.vm import join, run
@@ -23,25 +22,18 @@ SAVED = b"saved"
 """What is printed when there is a saved machine; from then on errors go to the log."""
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """Where a machine waits for who brings its command, and the ``log`` of what it says then."""
+def serve(machine: Machine, place: Path, log: Path, writable: Sequence[Path], patience: int) -> int:
+    """Make a machine ready, wait at ``place`` until `join` brings a command; return how that ended.
 
-    place: Path
-    log: Path
-
-
-def serve(machine: Machine, meeting: Meeting, writable: Sequence[Path], patience: int) -> int:
-    """Make a machine ready, wait until `join` brings a command, and return its exit status.
-
-    The rest is as `run.start` and `run.follow` have it; but a saved state that does not work is an
-    error: who joins starts a machine for itself then.
+    Errors go to ``log`` as soon as there is a saved machine, which standard output tells. The rest
+    is as `run.start` and `run.follow` have it; but a saved state that does not work is an error:
+    who joins starts a machine for itself then.
     """
     folders = run.writable_folders(writable)
     with ExitStack() as stack:
-        with _listening(meeting.place) as listening:
+        with _listening(place) as listening:
             saved = run.obtain(machine)
-            _change_streams(meeting.log)
+            _change_streams(log)
             running = stack.enter_context(run.restore(saved, folders, patience))
             other = stack.enter_context(listening.accept()[0])
         brought = _take(other)

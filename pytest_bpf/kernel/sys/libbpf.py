@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno as errnos
 import os
+import re
 import threading
 from contextlib import contextmanager
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
@@ -176,6 +177,13 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "btf_dump__free": (None, c_void_p),
     "btf_dump__dump_type": (c_int, c_void_p, c_uint32),
 }
+
+LOGGERS = frozenset(
+    name
+    for name in SIGNATURES
+    if re.search(r"__(open|load|attach|set|reuse|new|add|finalize|parse|dump|destroy|update)", name)
+)
+"""What may call back into Python, to log; the others only look into libbpf's memory, or free it."""
 """Result and argument types of every libbpf function in use."""
 
 _messages = threading.local()
@@ -288,7 +296,7 @@ def call(name: str, *args: object) -> Any:
     ``errno`` set from those that return a pointer.
     """
     called = function(name)
-    result = call_uninterrupted(called, *args) if "__" in name else called(*args)
+    result = call_uninterrupted(called, *args) if name in LOGGERS else called(*args)
     if called.restype is c_int and result < 0:  # type: ignore[attr-defined]
         raise _failure(name, -result)
     if called.restype is c_void_p and not result:  # type: ignore[attr-defined]
