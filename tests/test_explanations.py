@@ -187,6 +187,14 @@ def test_a_refusal_is_explained(name: str) -> None:
         assert before[0].endswith(text.splitlines()[number - 2])
 
 
+def test_a_trap_of_the_compiler_is_unreachable_code() -> None:
+    """Newer compilers end a function so that does not return, as one that is called abort."""
+    row = explanation("unexpected __bpf_trap() due to uninitialized variable?")  # of Linux 6.17
+    assert row is not None
+    assert row.name == "unreachable code"
+    assert "abort" in row.remedy
+
+
 def test_where_a_reference_was_acquired() -> None:
     error = refused(HEAD + PROGRAMS["unreleased reference"] + "\n" + GPL, "leaky")
     assert "long *event = bpf_ringbuf_reserve(&ring, 8, 0);" in str(error).split("acquired at ")[1]

@@ -108,6 +108,15 @@ EXPLANATIONS = (
         "return a value on every path",
     ),
     _row(
+        "unreachable code",
+        r"__bpf_trap|unreachable insn|last insn is not an exit|jump out of range|falls through"
+        r"|fell through",
+        "instructions follow that nothing reaches, or the last one does not return",
+        "return a value at the end of every function; undefined behaviour (a division by zero, a "
+        "missing return, a variable without a value, a program that is called abort or exit) lets "
+        "the compiler leave the rest out",
+    ),
+    _row(
         "uninitialised",
         r"R\d !read_ok|invalid (?:indirect )?(?:read from|access to) stack"
         r"|invalid read from stack|uninitialized|invalid indirect",
@@ -159,13 +168,6 @@ EXPLANATIONS = (
         r"might sleep|sleepable|non-sleepable",
         "the helper may sleep, and the program runs where nothing may",
         'use a sleepable section (SEC("lsm.s/..."), SEC("fentry.s/...")) or another helper',
-    ),
-    _row(
-        "unreachable code",
-        r"unreachable insn|last insn is not an exit|jump out of range|falls through|fell through",
-        "instructions follow that nothing reaches, or the last one does not return",
-        "return a value at the end of every function; undefined behaviour (a division by zero, a "
-        "missing return) lets the compiler leave the rest out",
     ),
     _row(
         "unprivileged",
