@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import re
+import sys
 import time
 import xml.etree.ElementTree as ET
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.compile import remote
 from pytest_bpf.kernel.btf import vmlinux_h
+from pytest_bpf.plugin.matrix import progress
 from pytest_bpf.plugin.matrix.names import select, strip_kernel
 from pytest_bpf.reports.matrix import matrix_table, nowhere, skip_reasons, verifier_table
 from tests.sessions import run_with_machines
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.xdist_group("machines")
 
@@ -546,6 +547,55 @@ def test_tests_that_found_no_machine_are_errors(session: pytest.Pytester, releas
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=1, errors=4)
     result.stdout.fnmatch_lines([f"never ran: the workers of kernel {release} died too often"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no -P")
+def test_modules_of_the_project_take_no_place_of_pythons(session: pytest.Pytester) -> None:
+    session.makepyfile(secrets="raise RuntimeError(__name__)")
+    session.makepyfile("def test_it(): pass")
+    script = Path(sys.executable).with_name("pytest")  # -m would find them first, itself
+    result = session.run(
+        *("env", "PYTHONPATH=", script, "-p", "no:cacheprovider"),
+        *("--bpf-kernel", "debian", "--import-mode=importlib"),
+        timeout=TIMEOUT,
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_a_worker_that_closes_its_streams_is_replaced(session: pytest.Pytester) -> None:
+    session.makepyfile(
+        """
+        import os
+
+        def test_closes(): os.closerange(3, 1000)
+        def test_goes_on(): pass
+        """
+    )
+    result = run_with_machines(session, "--bpf-kernel", "debian")
+    result.assert_outcomes(passed=1, failed=1)
+
+
+@pytest.mark.usefixtures("release")
+def test_a_session_that_ignores_sigterm_ends_its_machines(session: pytest.Pytester) -> None:
+    """Nobody joins them: the session fails before."""
+    session.makeconftest("def pytest_sessionstart(session): raise ValueError('boo')")
+    session.makepyfile("def test_it(): pass")
+    ignored = (
+        "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'pytest', '--bpf-kernel', 'debian'])"
+    )
+    result = session.run(sys.executable, "-c", ignored, timeout=120)
+    result.stdout.fnmatch_lines(["*ValueError: boo"])
+
+
+def test_progress_is_shown_and_the_reason_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = [b"saving, ", b"booting, not saved\n", b"pytest-bpf: no", b" room\n"]
+    for stream in (None, io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert progress.show(output) == "no room"
+    assert stream
+    assert stream.getvalue() == "saving, booting, not saved\n"
 
 
 def test_a_module_of_the_project_is_not_taken_for_one_that_is_not_installed(

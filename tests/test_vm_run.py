@@ -81,6 +81,7 @@ def test_the_kernel_is_the_guests(kernel: Kernel) -> None:
         (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
         ([sys.executable, "-c", "import sys; sys.exit(9)"], 9),
         ([sys.executable, "-c", "1/0"], 1),
+        ([sys.executable, "-c", "import os, sys; os.closerange(3, 1000); sys.exit(7)"], 7),
         ([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], 137),
         (["no-such-command"], 127),
     ],
@@ -99,6 +100,21 @@ def test_streams_carry_any_bytes_both_ways() -> None:
     done = python(code, input=data)
     assert done.stdout == data
     assert done.stderr == data[::-1]
+
+
+CLOSED = "import os; os.write(1, b'last'); os.closerange(1, 1000); os.read(0, 1)"
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_command_that_closes_its_output_lives_on() -> None:
+    """Who waits for the end of its output, as execnet does, does not wait for its own."""
+    command = wrapped([sys.executable, "-c", CLOSED])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.read() == b"last"
+        assert process.poll() is None
+        process.communicate(b"\n", timeout=TIMEOUT)
+    assert process.returncode == 0
 
 
 @pytest.mark.usefixtures("kernel")

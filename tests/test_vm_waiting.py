@@ -102,6 +102,18 @@ def test_a_machine_that_ended_before_is_not_missed(tmp_path: Path) -> None:
         assert subprocess.check_output(command, timeout=TIMEOUT) == b"by itself\n"
 
 
+def test_where_no_socket_can_be_made_a_machine_is_only_saved(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest_bpf.vm", "--kernel", "debian"]
+    place = "/proc/m.socket"  # as on a file system without sockets
+    done = subprocess.run(
+        [*command, "--wait-at", place, str(tmp_path / "m.log")],
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (waiting.SAVED, b"", 0)
+
+
 @contextmanager
 def joined(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A command that runs for ever in the machine that waits in ``folder``."""

@@ -35,6 +35,8 @@ def main(place: str, *command: str) -> int:
     with socket.socket(socket.AF_UNIX) as machine:
         if not _is_taken(machine, place, command[command.index("--") + 1 :]):
             os.execvp(command[0], command)  # noqa: S606 (the same, by itself)
+        for number in range(2):
+            os.close(number)  # the machine's process has them
         for number in SIGNALS:
             signal.signal(number, lambda number, _: machine.send(bytes([number])))
         status = machine.recv(1)

@@ -7,6 +7,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_bpf.vm.machine import QemuProcess
 
 PATIENCE = 60
@@ -43,10 +45,14 @@ def parameters(patience: int, cpus: int) -> dict[str, str]:
     return signs
 
 
-def wait_exit(running: QemuProcess, patience: int) -> dict[str, Any]:
+def wait_exit(
+    running: QemuProcess, patience: int, over: Callable[[str, int], None]
+) -> dict[str, Any]:
     """Wait for the command's end and return how it ended.
 
-    A machine that is silent is asked whether it is alive: a command may take as long as it likes.
+    ``over`` is called when nobody there has a stream of the command any more, with its name and the
+    count of its bytes. A machine that is silent is asked whether it is alive: a command may take as
+    long as it likes.
     Raises `MachineError` when there has been no answer for ``patience`` seconds (0: for ever).
     """
     asked = False
@@ -54,6 +60,8 @@ def wait_exit(running: QemuProcess, patience: int) -> dict[str, Any]:
         message = running.poll_message(patience / 2 if patience > 0 else None)
         if message and "exit" in message:
             return message
+        if message and "over" in message:
+            over(message["over"], message["count"])
         if asked and not message:
             running.interrupt(LAST_WORDS)
             raise running.error(f"hangs: it gave no sign of life for {patience} s")

@@ -129,7 +129,14 @@ def follow(
                 for name, target in (("out", 1), ("err", 2))
             }
             streams.feed(0, running.sockets["in"])
-            ended = liveness.wait_exit(running, patience)
+
+            def close(name: str, count: int) -> None:
+                """Close standard output, for who waits for its end; errors may have to be said."""
+                outputs[name].wait(count)
+                if name == "out":
+                    streams.close(1)
+
+            ended = liveness.wait_exit(running, patience, close)
             for name, output in outputs.items():
                 output.wait(ended[name])
         code: int = ended["exit"]

@@ -27,13 +27,16 @@ def serve(machine: Machine, place: Path, log: Path, writable: Sequence[Path], pa
 
     Errors go to ``log`` as soon as there is a saved machine, which standard output tells. The rest
     is as `run.start` and `run.follow` have it; but a saved state that does not work is an error:
-    who joins starts a machine for itself then.
+    who joins starts a machine for itself then, as it does where no socket can be made.
     """
     folders = run.writable_folders(writable)
     with ExitStack() as stack:
         with _listening(place) as listening:
             saved = run.obtain(machine)
             _change_streams(log)
+            if listening is None:
+                with saved:
+                    return 0
             running = stack.enter_context(run.restore(saved, folders, patience))
             other = stack.enter_context(listening.accept()[0])
         brought = _take(other)
@@ -68,14 +71,19 @@ def _take(other: socket.socket) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _listening(place: Path) -> Iterator[socket.socket]:
+def _listening(place: Path) -> Iterator[socket.socket | None]:
+    """Make the socket; None where the file system has none."""
     with socket.socket(socket.AF_UNIX) as listening:
         name, folder = join.address(str(place))
-        listening.bind(name)
-        os.close(folder)
-        listening.listen()
         try:
-            yield listening
+            listening.bind(name)
+            listening.listen()
+        except OSError:
+            name = ""
+        finally:
+            os.close(folder)
+        try:
+            yield listening if name else None
         finally:
             place.unlink(missing_ok=True)
 

@@ -63,8 +63,10 @@ def leave(status: int, end: Callable[[int], object] = os._exit) -> NoReturn:
             signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
     finally:
-        end(status & 0xFF)
-        os._exit(status & 0xFF)
+        try:
+            end(status & 0xFF)
+        finally:
+            os._exit(status & 0xFF)
 
 
 def spawn(command: Sequence[str], **kwargs: Any) -> subprocess.Popen[Any]:

@@ -58,8 +58,12 @@ class KernelChoice:
 
     @property
     def command(self) -> list[str]:
-        """The command that runs what follows it in a machine with this kernel."""
-        return [*self._python, "-m", "pytest_bpf.vm", *self.words]
+        """The command that runs what follows it in a machine with this kernel.
+
+        Before Python 3.11 a module in the current folder takes the place of one of Python's.
+        """
+        safe = ["-P"] if not self.host and sys.version_info >= (3, 11) else []
+        return [*self._python, *safe, "-m", "pytest_bpf.vm", *self.words]
 
     @property
     def words(self) -> list[str]:

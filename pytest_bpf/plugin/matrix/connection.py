@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.plugin.matrix import hosts
+from pytest_bpf.plugin.matrix import hosts, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from execnet import Channel, Gateway, Group
 
@@ -92,18 +91,21 @@ class Connection:
 
     def finish_saving(self, name: str) -> str:
         """Wait for that, its progress on the terminal; return why there is no machine, or ""."""
-        output = b""
+        status = 0
+
+        def output(channel: Channel) -> Iterator[bytes]:
+            nonlocal status
+            while isinstance(said := channel.receive(), bytes):
+                yield said
+            status = said
+
         try:
             if (channel := self._saving.pop(name, None)) is None:
                 raise EOFError("before it was asked to save a machine")
-            while isinstance(said := channel.receive(), bytes):
-                output += said
-                sys.stderr.buffer.write(said)
-                sys.stderr.flush()
+            last = progress.show(output(channel))
         except hosts.lost() as error:
             return f"the connection ended: {error}"
-        last = output.decode(errors="replace").strip().rpartition("pytest-bpf: ")[2]
-        return (last or f"exit status {said}") if said else ""
+        return (last or f"exit status {status}") if status else ""
 
     def close(self) -> None:
         """Close the connection; safe to call again."""

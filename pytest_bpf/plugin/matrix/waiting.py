@@ -11,15 +11,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_bpf.kernel.sys import libc
+from pytest_bpf.plugin.matrix import progress
 from pytest_bpf.vm import join
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pytest
 
     from pytest_bpf.plugin.matrix.choices import KernelChoice
+
+PATIENCE = 20.0
+"""Seconds in which a machine that was told to end has ended."""
 
 
 class WaitingMachine:
@@ -33,7 +37,7 @@ class WaitingMachine:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=partial(libc.death_signal(), signal.SIGTERM),  # noqa: PLW1509 (one call)
+            preexec_fn=partial(_hear_the_end, libc.death_signal()),  # noqa: PLW1509 (system calls)
             start_new_session=True,  # Ctrl-C reaches it once, by `end`: it has to clean up after it
         )
 
@@ -46,22 +50,28 @@ class WaitingMachine:
         """Wait for the saved machine, the progress on the terminal; return why there is none."""
         assert self._process.stdout
         assert self._process.stderr
-        output = b""
-        while data := os.read(self._process.stderr.fileno(), 4096):
-            output += data
-            sys.stderr.buffer.write(data)
-            sys.stderr.flush()
+        last = progress.show(iter(partial(os.read, self._process.stderr.fileno(), 4096), b""))
         if self._process.stdout.read():
             return ""
-        status = self._process.wait()
-        last = output.decode(errors="replace").strip().rpartition("pytest-bpf: ")[2]
-        return last or f"exit status {status}"
+        return last or f"exit status {self._process.wait()}"
 
     def end(self) -> None:
         """End it, if it still runs, as Ctrl-C does."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)  # SIGINT is ignored where ours was (nohup)
-        self._process.communicate()
+        try:
+            _, said = self._process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            _, said = self._process.communicate()
+        progress.show([said or b""])
+
+
+def _hear_the_end(die_with_parent: Callable[[int], object]) -> None:
+    """Let SIGTERM end this process, whatever pytest does about it; it comes when pytest ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    die_with_parent(signal.SIGTERM)
 
 
 class WaitingMachines:

@@ -44,20 +44,25 @@ def wait(supervisor: socket.socket) -> NoReturn:
         os.close(stream)
     if request["terminal"]:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    own = os.getpid()
+    own, line = os.getpid(), _file(supervisor)
     status = _run(request)
     from pytest_bpf.kernel.sys import processes  # noqa: PLC0415 (imported by the warm-up)
 
     def end(code: int) -> None:
         """Say so: freeing a process takes a guest long, and the machine ends with it."""
-        if os.getpid() != own:
-            return  # of a child that was forked and came here, too
-        for number in range(3):
-            with suppress(OSError):
-                os.close(number)
-        supervisor.send(bytes([code]))
+        with suppress(OSError):  # the command may have closed it, and opened another
+            if os.getpid() == own and _file(supervisor) == line:  # and no child that was forked
+                for number in range(3):
+                    with suppress(OSError):
+                        os.close(number)
+                supervisor.send(bytes([code]))
 
     processes.leave(status, end)
+
+
+def _file(used: socket.socket) -> tuple[int, int]:
+    status = os.fstat(used.fileno())
+    return status.st_dev, status.st_ino
 
 
 def _run(request: dict[str, Any]) -> int:

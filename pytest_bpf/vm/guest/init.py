@@ -157,6 +157,7 @@ class ReadyMachine:
                 _write(self._ports[name], data)
                 self._sent[name] += len(data)
         os.close(pipe)
+        self._say(over=name, count=self._sent[name])
 
     def _obey(self) -> None:
         while line := self._control.readline():
