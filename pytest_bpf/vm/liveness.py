@@ -20,6 +20,9 @@ LONGEST_WATCH = 60
 LAST_WORDS = 5.0
 """Seconds that a kernel gets to say where it hangs."""
 
+ENDING = 5.0
+"""Seconds after the end of its output in which a command has ended, if it does."""
+
 OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(\S+\)")
 
 
@@ -45,23 +48,27 @@ def parameters(patience: int, cpus: int) -> dict[str, str]:
     return signs
 
 
-def wait_exit(
-    running: QemuProcess, patience: int, over: Callable[[str, int], None]
-) -> dict[str, Any]:
+def wait_exit(running: QemuProcess, patience: int, over: Callable[[int], None]) -> dict[str, Any]:
     """Wait for the command's end and return how it ended.
 
-    ``over`` is called when nobody there has a stream of the command any more, with its name and the
-    count of its bytes. A machine that is silent is asked whether it is alive: a command may take as
-    long as it likes.
+    ``over`` is called when nobody there has the command's standard output any more, with the count
+    of its bytes, but the command does not end. A machine that is silent is asked whether it is
+    alive: a command may take as long as it likes.
     Raises `MachineError` when there has been no answer for ``patience`` seconds (0: for ever).
     """
     asked = False
+    count: int | None = None
     while True:
-        message = running.poll_message(patience / 2 if patience > 0 else None)
+        wait = patience / 2 if patience > 0 else None
+        message = running.poll_message(ENDING if count is not None else wait)
         if message and "exit" in message:
             return message
-        if message and "over" in message:
-            over(message["over"], message["count"])
+        if message and message.get("over") == "out":
+            count = message["count"]
+        elif not message and count is not None:
+            over(count)
+            count = None
+            continue
         if asked and not message:
             running.interrupt(LAST_WORDS)
             raise running.error(f"hangs: it gave no sign of life for {patience} s")

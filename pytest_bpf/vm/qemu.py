@@ -32,6 +32,9 @@ CPUS = 1
 MEMORY = 1024
 """What a machine is given, when nothing else is asked for: CPUs, and MiB."""
 
+ANY_SIZE = "rootfstype=ramfs"
+"""The first root may fill the memory: a tmpfs has half of what the archive beside it leaves."""
+
 MOST_CPUS = 64
 MOST_MEMORY = 1 << 20
 LEAST_MEMORY = 512
@@ -187,7 +190,7 @@ def backends(
 def command_line(machine: Machine, python: str, script: str) -> str:
     """Return the kernel's command line; process 1 is ``python`` running ``script``."""
     parts = machine.architecture
-    words = [f"console={parts.console}", "quiet", "panic=-1", parts.mitigations]
+    words = [f"console={parts.console}", "quiet", "panic=-1", ANY_SIZE, parts.mitigations]
     words += [EXACT, *parts.exact] if machine.exact else [INEXACT]
     return " ".join([*words, f'rdinit="{python}"', "--", f'"{script}"'])
 

@@ -130,13 +130,11 @@ def follow(
             }
             streams.feed(0, running.sockets["in"])
 
-            def close(name: str, count: int) -> None:
-                """Close standard output, for who waits for its end; errors may have to be said."""
-                outputs[name].wait(count)
-                if name == "out":
-                    streams.close(1)
+            def close_output(count: int) -> None:
+                outputs["out"].wait(count)
+                streams.close(1)
 
-            ended = liveness.wait_exit(running, patience, close)
+            ended = liveness.wait_exit(running, patience, close_output)
             for name, output in outputs.items():
                 output.wait(ended[name])
         code: int = ended["exit"]
