@@ -12,20 +12,16 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.sys.interrupts import lost_sent_again
 from pytest_bpf.kernels import lookup
-from pytest_bpf.vm import NO_MACHINE, liveness, qemu, run, waiting
+from pytest_bpf.vm import NO_MACHINE, join, liveness, qemu, run, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-FAILED = 125
-"""The exit status when there was no machine, or it died."""
-
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """Run the command line; return its command's exit status, or `FAILED`."""
+    """Run the command line; return its command's exit status, or `join.FAILED`."""
     chosen = _arguments()
     heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
     _listen(heard)
@@ -36,7 +32,7 @@ def main() -> int:
         return 128 + signal.SIGINT
     except BpfError as error:
         print(f"pytest-bpf: {error}", file=sys.stderr)  # noqa: T201 (a command)
-        return FAILED
+        return join.FAILED
 
 
 def _in_a_machine(chosen: argparse.Namespace) -> int:

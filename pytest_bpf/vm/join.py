@@ -17,7 +17,7 @@ TAKEN = b"t"
 """What the machine answers when it runs the command; the next byte is the exit status."""
 
 FAILED = 125
-"""The exit status when the machine's process has died."""
+"""The exit status when there was no machine, or it died."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What is passed on to the command, each as a byte."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import calls, environment, liveness, qemu, state, streams
+from pytest_bpf.vm import calls, environment, join, liveness, qemu, state, streams
 from pytest_bpf.vm import terminal as _terminal
 from pytest_bpf.vm.command import inline
 from pytest_bpf.vm.machine import MachineError
@@ -34,8 +34,6 @@ PARAMETERS = {"unprivileged_bpf_disabled": "0"}
 
 EVERYTHING = "8"
 """The level at which the kernel prints all that it logs."""
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def start(
@@ -191,7 +189,7 @@ def _forwarding(running: QemuProcess) -> Iterator[None]:
     def forward(number: int, _frame: object) -> None:
         running.send(signal=number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before = {number: signal.signal(number, forward) for number in join.SIGNALS}
     try:
         yield
     finally:

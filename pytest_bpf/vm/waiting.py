@@ -9,7 +9,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpf.vm import join, run
+from pytest_bpf.vm import join, run, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,12 +58,12 @@ def _take(other: socket.socket) -> dict[str, Any] | None:
     _, descriptors, _, _ = socket.recv_fds(other, 1, 3)
     if not descriptors:
         return None
-    request, *streams = descriptors
+    request, *given = descriptors
     with open(request, closefd=True) as file:  # noqa: PTH123 (a descriptor)
         file.seek(0)
         brought: dict[str, Any] = json.load(file)
     is_taken = _is_same_python(brought["variables"])
-    for number, stream in enumerate(streams):
+    for number, stream in enumerate(given):
         if is_taken:
             os.dup2(stream, number)
         os.close(stream)
@@ -91,10 +91,10 @@ def _listening(place: Path) -> Iterator[socket.socket | None]:
 def _change_streams(log: Path) -> None:
     """Say that there is a saved machine; from now on nobody but the log hears more."""
     os.write(1, SAVED)
-    for number, path in ((1, os.devnull), (2, str(log))):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    streams.close(1)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
 
 
 def _is_same_python(variables: dict[str, str]) -> bool:

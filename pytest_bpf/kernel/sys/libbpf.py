@@ -177,6 +177,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "btf_dump__free": (None, c_void_p),
     "btf_dump__dump_type": (c_int, c_void_p, c_uint32),
 }
+"""Result and argument types of every libbpf function in use."""
 
 LOGGERS = frozenset(
     name
@@ -184,7 +185,6 @@ LOGGERS = frozenset(
     if re.search(r"__(open|load|attach|set|reuse|new|add|finalize|parse|dump|destroy|update)", name)
 )
 """What may call back into Python, to log; the others only look into libbpf's memory, or free it."""
-"""Result and argument types of every libbpf function in use."""
 
 _messages = threading.local()
 
