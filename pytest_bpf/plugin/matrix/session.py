@@ -69,7 +69,7 @@ def prepare(config: pytest.Config) -> None:
     stack.callback(waiting.end)
     config.stash[WAITING] = waiting
     for kernel in choices:
-        if option.looponfail:
+        if getattr(option, "looponfail", False):
             break  # the sessions that follow have workers, this one has none
         if kernel.is_virtual and kernel.host:
             found.connections[kernel.host.address.spec].begin_saving(kernel.place, kernel.words)
