@@ -19,7 +19,7 @@ import pytest
 from pytest_bpf.errors import BpfError, UnavailableError
 from pytest_bpf.kernels import debian, image, lookup, modules
 from pytest_bpf.kernels.kernel import Kernel
-from pytest_bpf.vm import liveness, python, qemu
+from pytest_bpf.vm import liveness, parameters, python, qemu
 from pytest_bpf.vm.command import Inline, inline
 from pytest_bpf.vm.cpio import Archive
 from pytest_bpf.vm.machine import QemuProcess
@@ -112,12 +112,24 @@ def test_the_configuration_lies_beside_the_image_or_in_the_tree(tmp_path: Path) 
 
 
 def test_a_kernel_watches_no_longer_than_it_can_count() -> None:
-    assert liveness.parameters(0, 2) == {}
+    told = parameters.parameters
     watch = {"watchdog_thresh": "20", "softlockup_panic": "1"}
-    assert watch.items() <= liveness.parameters(60, 2).items()
-    assert "watchdog_thresh" not in liveness.parameters(60, 1)
-    assert "watchdog_thresh" not in liveness.parameters(200, 2)
-    assert liveness.parameters(200, 2)["hung_task_timeout_secs"] == "200"
+    assert watch.items() <= told(60, 2).items()
+    assert "watchdog_thresh" not in told(60, 1)
+    assert "watchdog_thresh" not in told(200, 2)
+    assert told(200, 2)["hung_task_timeout_secs"] == "200"
+
+
+def test_a_machine_is_told_what_it_was_not_told_before() -> None:
+    assert parameters.changes(parameters.PATIENCE, 2) == {}
+    assert parameters.changes(parameters.PATIENCE, 1, everything=True) == {"printk": "8"}
+    never = parameters.changes(0, 2)
+    assert {name for name, value in never.items() if value == "0"} == {
+        *("unknown_nmi_panic", "hung_task_panic", "softlockup_panic"),
+        "hung_task_check_interval_secs",
+    }
+    long = parameters.changes(200, 1)
+    assert long == {"hung_task_timeout_secs": "200", "hung_task_check_interval_secs": "50"}
 
 
 def test_a_full_memory_is_told_from_other_kills() -> None:

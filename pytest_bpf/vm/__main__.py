@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.sys.interrupts import lost_sent_again
 from pytest_bpf.kernels import lookup
-from pytest_bpf.vm import NO_MACHINE, join, liveness, qemu, run, waiting
+from pytest_bpf.vm import NO_MACHINE, join, parameters, qemu, run, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--hang-timeout",
         type=int,
-        default=liveness.PATIENCE,
+        default=parameters.PATIENCE,
         metavar="SECONDS",
         help="end a machine that gives no sign of life for so long; 0 is never (%(default)s)",
     )

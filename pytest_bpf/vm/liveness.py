@@ -1,4 +1,4 @@
-"""Whether a machine still lives: what its kernel has to watch, what this side asks, and its end."""
+"""Whether a machine still lives: what this side asks, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ if TYPE_CHECKING:
 
     from pytest_bpf.vm.machine import QemuProcess
 
-PATIENCE = 60
-"""Seconds after which a machine that gives no sign of life hangs, if nothing else is asked for."""
-
-LONGEST_WATCH = 60
-"""The greatest ``watchdog_thresh`` of the kernel, in seconds; a CPU is watched for twice that."""
-
 LAST_WORDS = 5.0
 """Seconds that a kernel gets to say where it hangs."""
 
@@ -24,28 +18,6 @@ ENDING = 5.0
 """Seconds after the end of its output in which a command has ended, if it does."""
 
 OUT_OF_MEMORY = re.compile(r"Out of memory: Killed process \d+ \(\S+\)")
-
-
-def parameters(patience: int, cpus: int) -> dict[str, str]:
-    """Return what the guest's kernel is told (``/proc/sys/kernel``), so that it says what hangs.
-
-    It ends itself, and says where it is, at an NMI from this side; when a task waits
-    uninterruptibly for ``patience`` seconds; and before that when one CPU of several is not let go
-    (a soft lockup), as the others go on answering this side.
-    """
-    if patience <= 0:
-        return {}
-    signs = {
-        "printk": "5",
-        "unknown_nmi_panic": "1",
-        "hung_task_panic": "1",
-        "hung_task_check_interval_secs": str(max(1, patience // 4)),
-        "hung_task_timeout_secs": str(patience),
-    }
-    watched = max(1, patience // 3)
-    if cpus > 1 and watched <= LONGEST_WATCH:
-        signs |= {"watchdog_thresh": str(watched), "softlockup_panic": "1"}
-    return signs
 
 
 def wait_exit(running: QemuProcess, patience: int, over: Callable[[int], None]) -> dict[str, Any]:

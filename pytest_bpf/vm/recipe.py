@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bpf.cache import digest, open_cache
-from pytest_bpf.vm import initramfs, qemu
+from pytest_bpf.vm import initramfs, parameters, qemu
 
 if TYPE_CHECKING:
     from pytest_bpf.vm.qemu import Machine
+
+JOINTS = (initramfs, parameters, qemu)
+"""The modules that say what is in a machine beside Python."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Recipe:
         return digest(
             *self._hardware,
             *(sys.executable, sys.version, *self.path),
-            *(Path(file).read_bytes() for file in (str(initramfs.__file__), str(qemu.__file__))),
+            *(Path(str(module.__file__)).read_bytes() for module in JOINTS),
         )[:32]
 
     @property

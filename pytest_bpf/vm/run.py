@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
-from pytest_bpf.vm import calls, environment, join, liveness, qemu, state, streams
+from pytest_bpf.vm import calls, environment, join, liveness, parameters, qemu, state, streams
 from pytest_bpf.vm import terminal as _terminal
 from pytest_bpf.vm.command import inline
 from pytest_bpf.vm.machine import MachineError
@@ -22,6 +22,7 @@ from pytest_bpf.vm.machine import MachineError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pytest_bpf.kernels.kernel import Kernel
     from pytest_bpf.vm.machine import QemuProcess
     from pytest_bpf.vm.qemu import Machine
     from pytest_bpf.vm.state import SavedState
@@ -29,18 +30,12 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a restored machine must have mounted this machine's files."""
 
-PARAMETERS = {"unprivileged_bpf_disabled": "0"}
-"""What every guest's kernel is told: programs may be loaded without privilege, to be tested so."""
-
-EVERYTHING = "8"
-"""The level at which the kernel prints all that it logs."""
-
 
 def start(
     machine: Machine,
     command: Sequence[str],
     writable: Sequence[Path] = (),
-    patience: int = liveness.PATIENCE,
+    patience: int = parameters.PATIENCE,
     *,
     terminal: bool = False,
     console: bool = False,
@@ -69,12 +64,10 @@ def restore(
 ) -> QemuProcess:
     """Restore a machine and give it this machine's files; the rest is as `start` has it."""
     machine = saved.recipe.machine
-    parameters = {**PARAMETERS, **liveness.parameters(patience, machine.cpus)}
-    if console:
-        parameters["printk"] = EVERYTHING
+    changes = parameters.changes(patience, machine.cpus, everything=console)
     with saved, ExitStack() as undo:
         running = undo.enter_context(saved.restore(writable, console=console))
-        running.send(**_files(machine, writable), parameters=parameters)
+        running.send(**_files(machine, writable), parameters=changes)
         answer = running.receive(ANSWER_TIMEOUT)
         if "failed" in answer:
             raise running.error(answer["failed"])
@@ -106,7 +99,7 @@ def give(
 def follow(
     machine: Machine,
     running: QemuProcess,
-    patience: int = liveness.PATIENCE,
+    patience: int = parameters.PATIENCE,
     *,
     terminal: bool = False,
 ) -> int:
@@ -153,13 +146,24 @@ def obtain(machine: Machine, *, renew: bool = False) -> SavedState:
 
 
 def _files(machine: Machine, writable: Sequence[Path]) -> dict[str, Any]:
-    modules, config = machine.kernel.modules, machine.kernel.config
     return {
-        "modules": str(modules.resolve()) if modules else "",
-        "config": str(config.resolve()) if config else "",
+        "links": _links(machine.kernel),
         "writable": dict(zip(qemu.tags()[1:], map(str, writable), strict=False)),
         "entropy": secrets.token_hex(64),
     }
+
+
+def _links(kernel: Kernel) -> dict[str, str]:
+    """Return where the files of a kernel are expected, and where they are."""
+    links = {}
+    for folder, name, file in (
+        ("/lib/modules", kernel.release, kernel.modules),
+        ("/boot", f"config-{kernel.release}", kernel.config),
+    ):
+        place = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118 (strings, as JSON has)
+        if file and not os.path.exists(place):  # noqa: PTH110
+            links[place] = str(file.resolve())
+    return links
 
 
 def _path() -> list[str]:

@@ -59,7 +59,7 @@ def save(recipe: Recipe) -> None:
         closure = python.inspect(list(recipe.path), folder)
         stamp: dict[str, Any] = {"python": python.stamp(closure, recipe.path)}
         with (folder / "initramfs").open("wb") as output:
-            initramfs.write(output, machine.kernel, closure, recipe.path)
+            initramfs.write(output, machine, closure, recipe.path)
         plain = image.extract(machine.kernel.image)
         kernel = machine.kernel.image
         if plain:

@@ -54,6 +54,7 @@ def main() -> NoReturn:
         command.wait(theirs)
     theirs.close()
     mine.recv(1)
+    system.set_parameters(machine["parameters"])
     ReadyMachine(ports, mine, waiting).serve()
 
 
@@ -70,42 +71,43 @@ class ReadyMachine:
     """The machine from the moment it is ready: one command, its streams, its end."""
 
     def __init__(self, ports: dict[str, int], warm: socket.socket, child: int) -> None:
+        from pytest_bpf.vm.guest import root, system  # noqa: PLC0415
+
         self._ports = ports
         self._warm = warm
         self._child = child
+        self._libraries = root.libraries(child)
         self._control = os.fdopen(ports["control"], "rb", buffering=CHUNK, closefd=False)
         self._sent = {"out": 0, "err": 0}
         self._closed: set[str] = set()
         self._terminal: int | None = None
         self._saying = threading.Lock()
+        self._started = threading.Event()
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+        mine, self._streams = system.open_pipes()
+        self._input = mine[0]
+        self._pumps = [
+            threading.Thread(target=self._drain, args=(name, pipe), daemon=True)
+            for pipe, name in zip(mine[1:], ("out", "err"), strict=True)
+        ]
 
     def serve(self) -> NoReturn:
         """Say that all is ready (here the state is saved), take files, then a command; see it end.
 
-        The command may come much later than the files.
+        The command may come much later than the files. What can be there before is: starting a
+        thread takes a restored machine milliseconds.
         """
-        self._say(ready=True)
-        line = self._control.readline()
-        if not line:
-            end()
-        new_root = self._enter(json.loads(line))
-        line = self._control.readline()
-        if not line:
-            end()
-        pumps = self._start(new_root, json.loads(line), line)
-        threading.Thread(target=self._obey, daemon=True).start()
-        for wait in (self._reap, self._hear):
+        for pump in self._pumps:
+            pump.start()
+        for wait in (self._feed, self._reap, self._hear, self._finish):
             threading.Thread(target=wait, daemon=True).start()
-        code = self._ended.get()
-        with suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        for pump in pumps:
-            pump.join()
-        os.sync()
-        self._say(exit=code, **self._sent)
-        while True:
-            signal.pause()
+        self._say(ready=True)
+        if line := self._control.readline():
+            new_root = self._enter(json.loads(line))
+            if line := self._control.readline():
+                self._start(new_root, json.loads(line), line)
+                self._obey()
+        end()
 
     def _enter(self, files: dict[str, Any]) -> int:
         """Make the host's files the root; return a descriptor of it."""
@@ -114,42 +116,46 @@ class ReadyMachine:
         system.add_entropy(bytes.fromhex(files["entropy"]))
         system.set_parameters(files["parameters"])
         try:
-            folders = (files["writable"], files["modules"], files["config"])
-            new_root = root.enter(*folders, self._child)
+            new_root = root.enter(files["writable"], files["links"], self._libraries)
         except OSError as error:
             self._say(failed=f"cannot mount {error.filename}: {error.strerror}")
             end()
         self._say(mounted=True)
         return new_root
 
-    def _start(self, new_root: int, request: dict[str, Any], line: bytes) -> list[threading.Thread]:
+    def _start(self, new_root: int, request: dict[str, Any], line: bytes) -> None:
         from pytest_bpf.vm.guest import system  # noqa: PLC0415
 
         time.clock_settime_ns(time.CLOCK_REALTIME, request["time_ns"])
         message = os.memfd_create("request")
         os.write(message, line)
-        if request["terminal"]:
-            self._terminal, mine, streams = system.open_terminal(*request["terminal"])
-        else:
-            mine, streams = system.open_pipes()
-        theirs = [new_root, message, *streams]
+        if request["terminal"]:  # instead of the pipes, whose pumps see no end
+            self._terminal, mine, self._streams = system.open_terminal(*request["terminal"])
+            self._input = mine[0]
+            self._pumps = [threading.Thread(target=self._drain, args=("out", mine[1]))]
+            self._pumps[0].start()
+        self._started.set()
+        theirs = [new_root, message, *self._streams]
         socket.send_fds(self._warm, [b"!"], theirs)
         for descriptor in theirs:
             os.close(descriptor)
-        threading.Thread(target=self._feed, args=(mine[0],), daemon=True).start()
-        pumps = [
-            threading.Thread(target=self._drain, args=(name, pipe))
-            for pipe, name in zip(mine[1:], ("out", "err"), strict=False)
-        ]
-        for pump in pumps:
-            pump.start()
-        return pumps
 
-    def _feed(self, pipe: int) -> None:
+    def _finish(self) -> None:
+        """Wait for the end of the command; say so when its output is out."""
+        code = self._ended.get()
+        with suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        for pump in self._pumps:
+            pump.join()
+        os.sync()
+        self._say(exit=code, **self._sent)
+
+    def _feed(self) -> None:
         with suppress(OSError):
             while data := os.read(self._ports["in"], CHUNK):
-                _write(pipe, data)
-        os.close(pipe)
+                self._started.wait()  # the input may be a terminal
+                _write(self._input, data)
+        os.close(self._input)
 
     def _drain(self, name: str, pipe: int) -> None:
         with suppress(OSError):  # of a terminal that nobody has any more
@@ -171,7 +177,6 @@ class ReadyMachine:
                 system.resize(self._terminal, *message["size"])
             with suppress(ProcessLookupError):
                 os.killpg(self._child, message.get("signal", 0))
-        end()
 
     def _reap(self) -> None:
         """Wait for the end of each process; one that had nobody else is a child of this one."""

@@ -6,19 +6,15 @@ Run as a script it does so on the host, and prints as JSON which files were read
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import json
 import os
 import pkgutil
 import platform
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from typing import Any
 
 IMPORTS = (
     *("numpy", "psutil", "pyroute2", "execnet.gateway_base", "xdist.remote", "packaging.version"),
@@ -29,7 +25,7 @@ IMPORTS = (
 OPTIONAL = ("setproctitle",)
 """What pytest-xdist's worker would import, if it were installed."""
 
-GUEST = ("command", "execnet_code", "init", "root", "system", "warm")
+GUEST = ("command", "execnet_code", "init", "root", "startup", "system", "warm")
 """The modules of this package, none of which may need another station."""
 
 FORGOTTEN: list[object] = []
@@ -68,10 +64,12 @@ With a seed of the test's (``derandomize``), or each machine would go on from th
 
 def warm_up() -> None:
     """Import, and run small test sessions, as a first test run would; nothing is printed."""
+    from pytest_bpf.vm.guest import startup  # noqa: PLC0415 (as a script, the path is known now)
+
     _forget("pytest_bpf")
     platform.platform()
-    with _metadata_kept():
-        _run_session("test_warm", SESSION)
+    with startup.metadata_kept():
+        _run_session("test_warm", SESSION, startup.Witness())
     for name in IMPORTS:
         with suppress(ImportError):
             importlib.import_module(name)
@@ -81,55 +79,12 @@ def warm_up() -> None:
         providers.is_local_module_file = lambda _path: False  # all that is here is installed
         _run_session("test_warm_given", GIVEN)
         providers.is_local_module_file = is_local
+    startup.keep_names_of_plugins()
+    startup.keep_config()
     with suppress(Exception):
         from pytest_bpf.kernel.sys import libbpf  # noqa: PLC0415
 
         libbpf.version()
-
-
-@contextmanager
-def _metadata_kept() -> Iterator[None]:
-    """Keep what is read of installed distributions meanwhile: each start of pytest reads it all."""
-    kinds = [_keep(name) for name in ("entry_points", "files")]
-    yield
-    for kept in kinds:
-        kept.is_open = False
-    _keep_names(sys.path)
-
-
-def _keep_names(path: Sequence[str]) -> None:
-    """Keep which distributions the folders of ``path`` have, and not the time of their change."""
-    folders: Any = getattr(importlib.metadata, "FastPath", None)
-    if isinstance(plain := getattr(folders, "mtime", None), property):
-        now = {folder: plain.__get__(folders(folder)) for folder in path}
-        folders.mtime = property(
-            lambda folder: now[folder.root] if folder.root in now else plain.__get__(folder)
-        )
-
-
-class _Kept:
-    """A property of distributions that is worked out once for each, while it ``is_open``."""
-
-    def __init__(self, plain: property) -> None:
-        self._plain = plain
-        self._values: dict[str, Any] = {}
-        self.is_open = True
-
-    def __get__(self, distribution: Any, _owner: object) -> Any:
-        place = str(distribution._path)  # noqa: SLF001 (its identity)
-        if place in self._values:
-            return self._values[place]
-        value = self._plain.__get__(distribution)
-        if self.is_open:
-            self._values[place] = value
-        return value
-
-
-def _keep(name: str) -> _Kept:
-    owner = importlib.metadata.PathDistribution
-    kept = _Kept(getattr(owner, name))
-    setattr(owner, name, kept)
-    return kept
 
 
 def _forget(package: str) -> None:
@@ -150,7 +105,7 @@ def _import_stations() -> None:
                 importlib.import_module(module.name)
 
 
-def _run_session(module: str, text: str) -> None:
+def _run_session(module: str, text: str, *plugins: object) -> None:
     import pytest  # noqa: PLC0415
 
     for name in [name for name in os.environ if name.startswith("PYTEST_")]:
@@ -168,7 +123,8 @@ def _run_session(module: str, text: str) -> None:
             for number in (1, 2):
                 os.dup2(nowhere.fileno(), number)
             basetemp = Path(folder, "basetemp")
-            pytest.main(["-p", "no:cacheprovider", f"--basetemp={basetemp}", folder])
+            words = ["-p", "no:cacheprovider", f"--basetemp={basetemp}", folder]
+            pytest.main(words, plugins=plugins)
             for number, old in zip((1, 2), kept, strict=True):
                 os.dup2(old, number)
                 os.close(old)
