@@ -335,8 +335,26 @@ def _candidates() -> Iterator[Path]:
     yield Path(tempfile.gettempdir(), f"pytest-bpf-{os.geteuid()}")
 
 
+_faultless: dict[Path, tuple[object, ...]] = {}
+"""The folders that can be the cache, and the `_state` in which they were then."""
+
+
+def _state(folder: Path) -> tuple[object, ...]:
+    """Return what tells a folder from another in its place; the change time says who may write."""
+    status = os.lstat(folder)  # each load looks at it: pathlib takes longer
+    owner = os.environ.get(OWNER)
+    return status.st_dev, status.st_ino, status.st_ctime_ns, os.geteuid(), owner
+
+
 def folder_fault(folder: Path) -> str | None:
-    """Return why a folder cannot be the cache, None when it can; make it when it is not there."""
+    """Return why a folder cannot be the cache, None when it can; make it when it is not there.
+
+    When it could before and has not changed since, nobody but its owner and root can have changed
+    the folders above it.
+    """
+    with suppress(OSError):
+        if _faultless.get(folder) == _state(folder):
+            return None
     try:
         real = Path(os.path.realpath(folder.parent))
         for level in {*reversed(folder.parents), *reversed(real.parents), real}:
@@ -351,6 +369,7 @@ def folder_fault(folder: Path) -> str | None:
         return getattr(error, "strerror", None) or str(error)
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return "it cannot be written"
+    _faultless[folder] = _state(folder)
     return None
 
 

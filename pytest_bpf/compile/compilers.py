@@ -100,7 +100,8 @@ def _program(name: str, origin: str) -> Path:
 
 def _candidates() -> Iterator[Path]:
     """Yield clang, then clang-NN from the newest, then the wheel's zig."""
-    folders = tuple((folder, _last_change(folder)) for folder in os.get_exec_path())
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    folders = tuple((folder, _last_change(folder)) for folder in path)
     yield from (path for path in _on_path(folders) if os.access(path, os.X_OK))
     if wheel := _wheel():
         yield wheel
@@ -127,10 +128,16 @@ def _on_path(folders: tuple[tuple[str, int], ...]) -> tuple[Path, ...]:
 
 def _wheel() -> Path | None:
     """Return the program in the ``ziglang`` wheel: it starts sooner than ``python -m ziglang``."""
+    program = _wheel_in(tuple(sys.path))
+    return program if program and program.is_file() else None
+
+
+@lru_cache(maxsize=8)
+def _wheel_in(_path: tuple[str, ...]) -> Path | None:
+    """Look for it, once for each path: Python does not look for new packages either."""
     spec = find_spec("ziglang")
     for folder in (spec and spec.submodule_search_locations) or ():
-        if (program := Path(folder, "zig")).is_file():
-            return program
+        return Path(folder, "zig")
     return None
 
 

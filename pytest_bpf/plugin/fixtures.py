@@ -54,10 +54,12 @@ def _bpf_session() -> Iterator[set[str]]:
     Gives what the session itself holds open, so that no test is blamed for it. SIGTERM and SIGHUP
     end the session as Ctrl-C does from now on.
     """
+    from pytest_bpf.kernel.sys.processes import end_quickly
     from pytest_bpf.netns.places import sweep
     from pytest_bpf.plugin.signals import end_as_interrupted
 
     sweep()
+    end_quickly()
     with end_as_interrupted():
         yield set()
 
@@ -83,9 +85,9 @@ def _bpf_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     held = partial(leaks.held_by_test, request.node.nodeid, processes(), made)
     before = held()
     yield
-    if held() - before - session:
+    if left := held() - before - session:
         gc.collect()
-    left = held() - before - session
+        left = held() - before - session
     made.intersection_update(open_objects())
     if left:
         message = leaks.message(request.node.nodeid, left)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpf.kernel.btf.enums import map_type_name, program_type_name
 from pytest_bpf.kernel.sys.descriptors import (
     SERVANTS,
+    descendants,
     objects_open_in_children,
     objects_open_in_daemons,
     open_objects,
@@ -30,8 +31,9 @@ def held_by_test(test: str, earlier: set[int], made: set[str]) -> set[str]:
 
     ``earlier`` are the processes that there were before; ``made`` is what this process loaded.
     """
-    ours = open_objects() - SERVANTS
-    return ours | objects_open_in_children() | objects_open_in_daemons(earlier, test, made)
+    ours, below = open_objects() - SERVANTS, descendants()
+    others = objects_open_in_children(below) | objects_open_in_daemons(earlier, below, test, made)
+    return ours | others
 
 
 def message(test: str, left: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.sys.interrupts import lost_sent_again
+from pytest_bpf.kernel.sys.processes import leave
 from pytest_bpf.kernels import lookup
 from pytest_bpf.vm import NO_MACHINE, join, parameters, qemu, run, waiting
 
@@ -133,4 +134,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -20,7 +20,7 @@ from pytest_bpf.vm.command import inline
 from pytest_bpf.vm.machine import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_bpf.kernels.kernel import Kernel
     from pytest_bpf.vm.machine import QemuProcess
@@ -102,12 +102,14 @@ def follow(
     patience: int = parameters.PATIENCE,
     *,
     terminal: bool = False,
+    tell: Callable[[int], object] | None = None,
 ) -> int:
     """See the command of a running machine through, and return its exit status.
 
     Standard input, output and error are this process's own, and so is its ``terminal``, if it has
-    one. A command that a signal ended gives 128 plus its number. Raises `MachineError` when the
-    machine dies or hangs; its kernel's last words are in the message.
+    one. A command that a signal ended gives 128 plus its number. ``tell`` is called with the status
+    before the machine ends, which takes a while. Raises `MachineError` when the machine dies or
+    hangs; its kernel's last words are in the message.
     """
     with running:
         calls.answer_requests(running.sockets[calls.PORT])
@@ -131,7 +133,10 @@ def follow(
         code: int = ended["exit"]
         if reason := liveness.kill_reason(code, running.console(), machine.memory):
             print(f"pytest-bpf: {reason}", file=sys.stderr)  # noqa: T201
-    return code if code >= 0 else 128 - code
+        status = code if code >= 0 else 128 - code
+        if tell:
+            tell(status)
+    return status
 
 
 def save(machine: Machine) -> int:

@@ -45,9 +45,7 @@ def serve(machine: Machine, place: Path, log: Path, writable: Sequence[Path], pa
         run.give(running, **brought)
         other.send(join.TAKEN)
         threading.Thread(target=_obey, args=(other, running), daemon=True).start()
-        status = run.follow(machine, running, patience)
-        other.send(bytes([status]))
-    return status
+        return run.follow(machine, running, patience, tell=lambda s: other.send(bytes([s])))
 
 
 def _take(other: socket.socket) -> dict[str, Any] | None:

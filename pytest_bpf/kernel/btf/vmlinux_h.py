@@ -67,16 +67,22 @@ def identity(btf_path: Path) -> str:
     any other by its content. Raises `UnavailableError` when there is no such BTF.
     """
     try:
-        if btf_path == RUNNING and NOTES.exists():
-            kernel = os.uname()
-            identity_parts = (
-                f"{kernel.release}\0{kernel.version}\0{btf_path.stat().st_size}\0".encode()
-            )
-            return hashlib.sha256(identity_parts + NOTES.read_bytes()).hexdigest()
+        if btf_path == RUNNING and (identity_of_running := _running(btf_path)):
+            return identity_of_running
         status = btf_path.stat()
         return _content(btf_path, (status.st_size, status.st_mtime_ns, status.st_ino))
     except OSError as error:
         raise _no_btf(btf_path, error) from None
+
+
+@lru_cache(maxsize=1)
+def _running(btf_path: Path) -> str:
+    """Return the identity of the running kernel, "" when it has no notes; raise `OSError`."""
+    if not NOTES.exists():
+        return ""
+    kernel = os.uname()
+    parts = f"{kernel.release}\0{kernel.version}\0{btf_path.stat().st_size}\0".encode()
+    return hashlib.sha256(parts + NOTES.read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=8)

@@ -70,14 +70,19 @@ def object_of(fd: int) -> tuple[Literal["prog", "map", "link"], int]:
     return ("prog" if kind == "program" else "map" if kind == "map" else "link"), number
 
 
-def objects_open_in_children() -> set[str]:
-    """Return ``"program 7 in process 123 (python3)"``: what the processes below this one hold open.
+def descendants() -> set[int]:
+    """Return the processes below this one; those whose parent is gone are left out."""
+    return set(_descendants(os.getpid()))
 
-    Those of somebody else, and those whose parent is gone, are left out.
+
+def objects_open_in_children(below: set[int]) -> set[str]:
+    """Return ``"program 7 in process 123 (python3)"``: what the `descendants` hold open.
+
+    Those of somebody else are left out.
     """
     return {
         f"{kind} {number} in process {pid} ({_command(pid)})"
-        for pid in _descendants(os.getpid())
+        for pid in below
         for kind, number in _objects_or_nothing(pid)
     }
 
@@ -87,16 +92,18 @@ def processes() -> set[int]:
     return {int(name) for name in _names("/proc") if name.isdigit()}
 
 
-def objects_open_in_daemons(earlier: set[int], test: str, made: set[str]) -> set[str]:
+def objects_open_in_daemons(
+    earlier: set[int], below: set[int], test: str, made: set[str]
+) -> set[str]:
     """Return ``"program 7 in process 123 (python3)"``: what daemons of a test hold open.
 
-    A daemon is a process that is not of those ``earlier``, whose parent is gone. It is the test's
-    when its environment has the id of the ``test``, or when it holds what this process has
-    ``made`` (``"program 7"``). Those of somebody else are left out.
+    A daemon is a process that is neither of those ``earlier`` nor ``below``. It is the test's when
+    its environment has the id of the ``test``, or when it holds what this process has ``made``
+    (``"program 7"``). Those of somebody else are left out.
     """
     return {
         f"{kind} {number} in process {pid} ({_command(pid)})"
-        for pid in processes() - earlier - {os.getpid(), *_descendants(os.getpid())}
+        for pid in processes() - earlier - below - {os.getpid()}
         for kind, number in _objects_or_nothing(pid)
         if f"{kind} {number}" in made or _is_of_test(pid, test)
     }

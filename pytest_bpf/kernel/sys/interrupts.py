@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # below `signal`, which makes enums of numbers
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NUMBERS = (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGHUP))
 
 AGAIN = 0.05
 """Seconds until a signal that was lost is sent again; a finalizer takes less."""
@@ -29,7 +30,7 @@ def call_uninterrupted(function: Callable[..., Any], *args: object) -> Any:
         return function(*args)
     received: list[int] = []
     handlers: dict[int, Callable[..., Any]] = {
-        number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))
+        number: handler for number in NUMBERS if callable(handler := _signal.getsignal(number))
     }
 
     def note(number: int, _frame: object) -> None:
@@ -37,11 +38,11 @@ def call_uninterrupted(function: Callable[..., Any], *args: object) -> Any:
 
     try:
         for number in handlers:
-            signal.signal(number, note)
+            _signal.signal(number, note)
         return function(*args)
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            _signal.signal(number, handler)
         for number in received:
             handlers[number](number, None)
 

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_bpf.cache import open_cache
 from pytest_bpf.errors import BpfError
+from pytest_bpf.kernel.sys.processes import end_quickly
 from pytest_bpf.plugin.matrix import attended, folders, hosts, memory, names, sending
 from pytest_bpf.plugin.matrix.by_kernel import Rejections
 from pytest_bpf.plugin.matrix.choices import Choices, gateways, unique
@@ -87,6 +88,7 @@ def prepare(config: pytest.Config) -> None:
     from pytest_bpf.netns.places import sweep
 
     sweep()
+    end_quickly()
 
 
 def _find(config: pytest.Config, asked: str) -> Choices:
