@@ -52,7 +52,7 @@ HERE, GIVEN_SESSION = "session of one test, here", "session of one test with @gi
 PLUGINS = ("bpf", "hypothesispytest", "xdist")
 """Of what is installed here, these are a part of each session."""
 
-QUIET = ("-p", "no:cacheprovider", *(word for name in PLUGINS for word in ("-p", name)))
+QUIET = tuple(word for name in PLUGINS for word in ("-p", name))
 
 TIME, CPU, RESIDENT, SHARE = "s", "CPU s", "MB resident", "MB proportional"
 EXACT_LINE, EXACT_SESSION = f"{LINE}, exact", f"{SESSION}, exact"

@@ -131,6 +131,13 @@ def test_without_xdist_it_says_what_to_install(session: pytest.Pytester) -> None
     result.stderr.fnmatch_lines(["ERROR: --bpf-kernel needs pytest-xdist*pytest-bpf[[]vm[]]*"])
 
 
+def test_without_xdists_other_plugin_it_runs(session: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="no pytest-xdist; install pytest-bpf[vm]")
+    session.makepyfile("def test_x(): pass")
+    result = run_with_machines(session, "-p", "no:xdist.looponfail", "--bpf-kernel", "host")
+    result.assert_outcomes(passed=1)
+
+
 def test_a_kernel_that_is_not_there_is_a_usage_error(session: pytest.Pytester) -> None:
     result = run_with_machines(session, "--bpf-kernel", "0.99")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -178,14 +178,15 @@ def test_pytest_runs_without_a_warning(tmp_path: Path) -> None:
 def test_two_machines_at_once_share_no_randomness() -> None:
     code = (
         "import random, tempfile, uuid; print(uuid.uuid4(), random.random(), tempfile.mktemp(), "
-        "open('/proc/sys/kernel/random/boot_id').read())"
+        "open('/proc/sys/kernel/random/boot_id').read())\n"
+        "import numpy.random; print(*numpy.random.randint(1 << 62, size=2))"
     )
     both = [
         subprocess.Popen(wrapped([sys.executable, "-c", code]), stdin=-3, stdout=-1, text=True)
         for _ in range(2)
     ]
     (first, _), (second, _) = (one.communicate(timeout=TIMEOUT) for one in both)
-    assert len(first.split()) == len(second.split()) == 4
+    assert len(first.split()) == len(second.split()) == 6
     assert not set(first.split()) & set(second.split())
 
 
