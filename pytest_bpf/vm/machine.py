@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import select
@@ -160,7 +159,8 @@ class QemuProcess:
 
     def qmp(self, talk: Callable[[QMPClient], Coroutine[None, None, None]]) -> None:
         """Talk with qemu once, by its protocol QMP; raise `MachineError` for what it refuses."""
-        import asyncio  # noqa: PLC0415 (as the next one)
+        import asyncio  # noqa: PLC0415 (as the next ones)
+        import logging  # noqa: PLC0415
 
         from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 (imported while qemu starts)
 

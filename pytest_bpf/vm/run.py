@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import sys
 import time
@@ -154,7 +153,7 @@ def _files(machine: Machine, writable: Sequence[Path]) -> dict[str, Any]:
     return {
         "links": _links(machine.kernel),
         "writable": dict(zip(qemu.tags()[1:], map(str, writable), strict=False)),
-        "entropy": secrets.token_hex(64),
+        "entropy": os.urandom(64).hex(),
     }
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpf.vm import join, run, streams
@@ -44,8 +44,15 @@ def serve(machine: Machine, place: Path, log: Path, writable: Sequence[Path], pa
             return 0
         run.give(running, **brought)
         other.send(join.TAKEN)
-        threading.Thread(target=_obey, args=(other, running), daemon=True).start()
-        return run.follow(machine, running, patience, tell=lambda s: other.send(bytes([s])))
+        has_ended = threading.Event()
+        threading.Thread(target=_obey, args=(other, running, has_ended), daemon=True).start()
+
+        def tell(status: int) -> None:
+            has_ended.set()
+            with suppress(OSError):  # nobody is there any more
+                other.send(bytes([status]))
+
+        return run.follow(machine, running, patience, tell=tell)
 
 
 def _take(other: socket.socket) -> dict[str, Any] | None:
@@ -104,8 +111,9 @@ def _is_same_python(variables: dict[str, str]) -> bool:
     return before == now
 
 
-def _obey(other: socket.socket, running: QemuProcess) -> None:
-    """Pass on the signals that come to who joined; end with it."""
+def _obey(other: socket.socket, running: QemuProcess, has_ended: threading.Event) -> None:
+    """Pass on the signals that come to who joined; end with it before the command ``has_ended``."""
     while number := other.recv(1):
         running.send(signal=number[0])
-    os._exit(join.FAILED)  # the machine, if there still is one, dies with this process
+    if not has_ended.is_set():
+        os._exit(join.FAILED)  # the machine dies with this process

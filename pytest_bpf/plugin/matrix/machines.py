@@ -51,7 +51,7 @@ class Machines:
             log = str(waiting.log)
         command = [*kernel.command, "--or-here", "--", kernel.python]
         spec.via = kernel.host.address.gateway_id if kernel.host else None
-        joining = waiting.joining if waiting else []
+        joining = waiting.join_command() if waiting else []
         spec.python = shlex.join([*joining, "sh", "-c", REDIRECT, "sh", log, *command])
         self._logs[spec.python] = log
 

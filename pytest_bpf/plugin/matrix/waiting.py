@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PATIENCE = 20.0
 """Seconds in which a machine that was told to end has ended."""
 
+LAST_STEPS = 2.0
+"""Seconds in which a machine ends whose worker has."""
+
 
 class WaitingMachine:
     """A process that makes a machine ready, and then waits for `join`; ``log`` has its errors."""
@@ -32,6 +35,7 @@ class WaitingMachine:
     def __init__(self, command: Sequence[str], path: Path) -> None:
         self.log = path.with_suffix(".log")
         self._place = path.with_suffix(".socket")
+        self._is_joined = False
         self._process = subprocess.Popen(
             [*command, "--wait-at", str(self._place), str(self.log)],
             stdin=subprocess.DEVNULL,
@@ -41,9 +45,9 @@ class WaitingMachine:
             start_new_session=True,  # Ctrl-C reaches it once, by `end`: it has to clean up after it
         )
 
-    @property
-    def joining(self) -> list[str]:
-        """What goes in front of a command that is to run in this machine."""
+    def join_command(self) -> list[str]:
+        """Return what goes in front of the command that is to run in this machine."""
+        self._is_joined = True
         return [sys.executable, "-I", "-S", join.__file__, str(self._place)]
 
     def wait_saved(self) -> str:
@@ -56,7 +60,10 @@ class WaitingMachine:
         return last or f"exit status {self._process.wait()}"
 
     def end(self) -> None:
-        """End it, if it still runs, as Ctrl-C does."""
+        """End it, if it still runs, as Ctrl-C does; first let it end with the worker it had."""
+        if self._is_joined:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(LAST_STEPS)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)  # SIGINT is ignored where ours was (nohup)
         try:
