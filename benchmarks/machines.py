@@ -34,7 +34,16 @@ from hypothesis import given, strategies
 def test_given(number):
     assert number == number
 """
-MANY = """\
+SMALL = """\
+import pytest
+
+@pytest.mark.parametrize("number", range(100))
+def test_counts(number, bpf):
+    obj = bpf.load("passed.bpf.c")
+    obj.programs["count"].test_run(bytes(64), repeat=10)
+    assert obj.maps["passed"].sum(0) == 10
+"""
+PAIRS = """\
 import pytest
 
 @pytest.mark.parametrize("number", range(100))
@@ -82,7 +91,8 @@ def measure(rounds: int = ROUNDS) -> Report:
         (folder / "test_one.py").write_text(TEST.format(release=str(kernel)))
         (folder / "test_nothing.py").write_text("def test_nothing(): pass\n")
         (folder / "test_given.py").write_text(GIVEN)
-        (folder / "test_many.py").write_text(MANY)
+        (folder / "test_small.py").write_text(SMALL)
+        (folder / "test_pairs.py").write_text(PAIRS)
         shutil.copy(PROGRAM, folder)
         ways = {
             LINE: partial(_line),
@@ -93,7 +103,8 @@ def measure(rounds: int = ROUNDS) -> Report:
             GIVEN_SESSION: partial(_session, folder, "test_given.py", "--bpf-kernel=debian"),
         }
         measured = take_turns(ways, rounds, warm_up=1)
-        report.remarks.append(_many(folder))
+        report.remarks += _many(folder, "test_small.py", "tests that load a program and run it")
+        report.remarks += _many(folder, "test_pairs.py", "tests with a pair of namespaces")
         report.remarks.append(_two())
     report.remarks.append(f"Kernel {kernel}, one CPU, {qemu.MEMORY} MiB.")
     for way, runs in measured.items():
@@ -108,20 +119,25 @@ def measure(rounds: int = ROUNDS) -> Report:
     return report
 
 
-def _many(folder: Path) -> str:
+def _many(folder: Path, file: str, what: str) -> list[str]:
     """Compare a hundred small tests here, in a machine, and in two."""
     ways = {
-        "here": partial(_session, folder, "test_many.py"),
-        "one": partial(_session, folder, "test_many.py", "--bpf-kernel=debian"),
-        "two": partial(_session, folder, "test_many.py", "--bpf-kernel=debian", "-n2"),
+        "here": partial(_session, folder, file),
+        "one": partial(_session, folder, file, "--bpf-kernel=debian"),
+        "two": partial(_session, folder, file, "--bpf-kernel=debian", "-n2"),
     }
-    runs = take_turns(ways, MANY_ROUNDS)
+    runs = take_turns(ways, MANY_ROUNDS, warm_up=1)
     here, one, two = ([laps[TIME] for laps in runs[way]] for way in ways)
-    longer, faster = estimate(ratio(one, here)), estimate(ratio(one, two))
-    return (
-        f"A hundred tests with a pair of namespaces, {spread(Spread.of(here))} s here: {longer} "
-        f"times as long in a machine; two machines are {faster} times as fast as one."
+    longer, faster = ratio(one, here), ratio(one, two)
+    found = (
+        f"A hundred {what}, {spread(Spread.of(here))} s here: {estimate(longer)} times as long in "
+        f"a machine; two machines are {estimate(faster)} times as fast as one."
     )
+    return [
+        found,
+        goal(f"a hundred {what}, at most 3 times as long in a machine", longer, most=3.0),
+        goal(f"a hundred {what}, two machines at least 1.8 times as fast", faster, least=1.8),
+    ]
 
 
 def _two() -> str:

@@ -96,7 +96,6 @@ def kernel() -> Kernel:
     from pytest_bpf.kernels import lookup
     from pytest_bpf.vm import qemu
 
-    pytest.importorskip("qemu.qmp", reason="no qemu.qmp; install pytest-bpf[vm]")
     try:
         qemu.program()
         stock = lookup.find("debian")

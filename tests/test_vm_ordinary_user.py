@@ -39,7 +39,7 @@ ORDINARY = (
 )
 """The beginning of a command run without a single capability."""
 
-PARTS = "numpy, psutil, pytest, pytest_bpf, qemu.qmp, xdist"
+PARTS = "numpy, psutil, pytest, pytest_bpf, xdist"
 TRY = f"import {PARTS}, subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
 
 

@@ -11,19 +11,21 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_bpf.errors import BpfError
 from pytest_bpf.kernel.sys import libc
 from pytest_bpf.vm import qemu, streams
+from pytest_bpf.vm.qmp import Qmp, QmpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from qemu.qmp import QMPClient
     from typing_extensions import Self
+
+    from pytest_bpf.vm.qmp import Command
 
 TAIL = 25
 """Lines of the console that an error shows, at least: a panic is shown from its first line on."""
@@ -112,7 +114,7 @@ class QemuProcess:
     def interrupt(self, timeout: float) -> None:
         """Give its CPUs an NMI, and wait at most ``timeout`` seconds for qemu to end by it.
 
-        Only for a restored machine, whose qemu has been greeted by `qmp`.
+        Only for a machine that has begun (`begin`).
         """
         with suppress(OSError):
             self.sockets["qmp"].sendall(b'{"execute": "inject-nmi"}\n')
@@ -157,22 +159,22 @@ class QemuProcess:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def qmp(self, talk: Callable[[QMPClient], Coroutine[None, None, None]]) -> None:
-        """Talk with qemu once, by its protocol QMP; raise `MachineError` for what it refuses."""
-        import asyncio  # noqa: PLC0415 (as the next ones)
-        import logging  # noqa: PLC0415
+    def begin(self, *commands: Command, descriptor: int) -> Qmp:
+        """Have qemu do its first commands, with a descriptor for them; return what they went by.
 
-        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 (imported while qemu starts)
+        Raises `MachineError` for what it refuses.
+        """
+        talk = Qmp(self.sockets["qmp"])
+        with self.refusals():
+            talk.begin(*commands, descriptor=descriptor)
+        return talk
 
-        async def converse() -> None:
-            client = QMPClient("pytest-bpf")
-            await client.connect(self.sockets["qmp"].dup())
-            await talk(client)
-
-        logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Raise `MachineError` for what qemu refuses meanwhile."""
         try:
-            asyncio.run(converse())
-        except (QMPError, EOFError, OSError) as error:
+            yield
+        except QmpError as error:
             self.wait(1)
             raise self.error(f"could not be saved or restored ({error})") from None
 

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from qemu.qmp import QMPClient
-
     from pytest_bpf.vm.qemu import Descriptors
+    from pytest_bpf.vm.qmp import Command
     from pytest_bpf.vm.recipe import Recipe
 
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 600.0}
@@ -40,12 +39,18 @@ FULL = 16
 UNUSED = 14 * 24 * 3600
 """Seconds after which a state that no run has used is removed."""
 
-IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
-"""The memory is a file already, so it stays out of the stream."""
-
 LACKS = re.compile(rf"{init.LACKS}(.*)")
 
-STREAM = {"uri": "fd:state"}
+STREAM: Command = {"arguments": {"uri": "fd:state"}}
+
+CAPABILITIES = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+"""The memory is a file already, so it stays out of the stream; qemu says when all is written."""
+
+COMMANDS: tuple[Command, ...] = (
+    {"execute": "migrate-set-capabilities", "arguments": {"capabilities": CAPABILITIES}},
+    {"execute": "getfd", "arguments": {"fdname": "state"}},
+)
+"""What qemu is told before it writes or reads its stream, to a descriptor that goes with it."""
 
 
 def save(recipe: Recipe) -> None:
@@ -128,34 +133,15 @@ def _boot(recipe: Recipe, kernel: Path, archive: Path, state: Path) -> None:
             *("-kernel", str(kernel), "-initrd", str(archive), "-append", words),
         ]
 
-    async def migrate(client: QMPClient) -> None:
-        import asyncio  # noqa: PLC0415 (loaded by the client, costly)
-
-        await give_stream(client, descriptor)
-        await client.execute("migrate", STREAM)
-        while True:
-            status = await client.execute("query-migrate")
-            match status:
-                case {"status": "completed"}:
-                    break
-                case {"status": "failed" | "cancelled"}:
-                    raise OSError(f"saving failed: {status}")
-            await asyncio.sleep(0.05)
-
     try:
         with QemuProcess(command) as running:
             running.receive(BOOT_TIMEOUT[recipe.accelerator])
             _note("saving, ", end="")
-            running.qmp(migrate)
+            qmp = running.begin(*COMMANDS, {"execute": "migrate", **STREAM}, descriptor=descriptor)
+            with running.refusals():
+                qmp.wait_migrated()
     finally:
         os.close(descriptor)
-
-
-async def give_stream(client: QMPClient, descriptor: int) -> None:
-    """Give qemu the file of the stream, and tell it that the memory is not part of it."""
-    await client.execute("migrate-set-capabilities", IGNORE_SHARED)
-    client.send_fd_scm(descriptor)
-    await client.execute("getfd", {"fdname": "state"})
 
 
 def _note(text: str, end: str = "\n") -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from qemu.qmp import QMPClient
     from typing_extensions import Self
 
     from pytest_bpf.vm.qemu import Descriptors, Machine
@@ -68,13 +67,10 @@ class SavedState:
         )
         with ExitStack() as undo:
             undo.enter_context(running)
-            running.qmp(self._load)
+            incoming = {"execute": "migrate-incoming", **saving.STREAM}
+            running.begin(*saving.COMMANDS, incoming, descriptor=self.devices.fileno())
             undo.pop_all()
         return running
-
-    async def _load(self, client: QMPClient) -> None:
-        await saving.give_stream(client, self.devices.fileno())
-        await client.execute("migrate-incoming", saving.STREAM)
 
 
 def obtain(machine: Machine, path: Sequence[str], *, renew: bool = False) -> SavedState:
