@@ -44,20 +44,45 @@ assert _pytest.fixtures.dir(sys) == dir(sys)
 assert _pytest.fixtures.dir(pytest.Item) == dir(pytest.Item)
 """
 
-PLUGIN = """
-class Late:
+KINDS = """\
+import sys
+import pytest
+
+class Base:
+    @pytest.fixture
+    def inherited(self):
+        return 7
+
+class Plain(Base):
     @pytest.fixture
     def late(self):
-        return 7
+        return 8
 
     def pytest_report_header(self):
         return "late is here"
 
-late = Late()
-late.pytest_report_collectionfinish = lambda: "and so is what it was given"
-sys.exit(pytest.main(["-p", "no:cacheprovider", "test_late.py"], plugins=[late]))
+class Odd:
+    pytest_report_header = None
+
+    def __dir__(self):
+        return ["odd"]
+
+    @pytest.fixture
+    def odd(self):
+        return 9
+
+class Hooks:
+    @staticmethod
+    def pytest_report_collectionfinish():
+        return "a class is here"
 """
 
+LATER = """
+late = Plain()
+late.pytest_report_teststatus = lambda report: ("late", "L", "LATE")
+words = ["-p", "no:cacheprovider", "test_late.py"]
+sys.exit(pytest.main(words, plugins=[late, Odd(), Hooks]))
+"""
 
 CONFIGURATION = """
 import os
@@ -100,11 +125,17 @@ def test_the_names_that_are_kept_are_the_hooks_and_fixtures_of_each_plugin(tmp_p
     run(tmp_path, WITNESSED + NAMES)
 
 
-def test_a_plugin_that_comes_later_is_looked_at_as_ever(tmp_path: Path) -> None:
-    (tmp_path / "test_late.py").write_text("def test_late(late): assert late == 7\n")
-    said = run(tmp_path, f"{WITNESSED}\nstartup.keep_names_of_plugins()\n{PLUGIN}")
-    assert "late is here" in said
-    assert "and so is what it was given" in said
+def test_plugins_of_all_kinds_have_their_hooks_and_fixtures(tmp_path: Path) -> None:
+    """One of a class that was there before, objects that say what they have, and a class."""
+    (tmp_path / "test_late.py").write_text(
+        "def test(late, odd, inherited): assert (inherited, late, odd) == (7, 8, 9)\n"
+    )
+    warm = WITNESSED.replace("startup.Witness()", "startup.Witness(), Plain(), Odd(), Hooks")
+    said = run(tmp_path, f"{KINDS}{warm}\nstartup.keep_names_of_plugins()\n{LATER}")
+    assert {"late is here", "a class is here"} <= {
+        *said.rpartition("session starts")[2].split("\n")
+    }
+    assert "3 late" in said  # of three phases
 
 
 def last_line(folder: Path, arguments: list[str], variable: str = "OTHER") -> str:

@@ -155,6 +155,7 @@ class ReadyMachine:
             while data := os.read(self._ports["in"], CHUNK):
                 self._started.wait()  # the input may be a terminal
                 _write(self._input, data)
+        self._started.wait()
         os.close(self._input)
 
     def _drain(self, name: str, pipe: int) -> None:

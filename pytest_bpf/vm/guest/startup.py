@@ -106,25 +106,43 @@ def _variables_read() -> Iterator[dict[str, str | None]]:
 def _replace_dir(user: str, is_wanted: Callable[[str, object], bool]) -> None:
     """Let a module find only such names by ``dir`` of `PLUGINS` and of others of their classes."""
     plain: Callable[[object], list[str]] = dir
-    names = {}
-    for plugin in PLUGINS:
-        owner = _owner(plugin)
-        found = ((name, inspect.getattr_static(owner, name)) for name in plain(owner))
-        names[owner] = [name for name, value in found if is_wanted(name, value)]
+    owners = {_owner(plugin) for plugin in PLUGINS} - {None}
+    names = {
+        owner: [name for name in plain(owner) if is_wanted(name, _value(owner, name))]
+        for owner in owners
+    }
 
     def find(holder: object) -> list[str]:
-        known = names.get(_owner(holder))
-        if known is None or type(holder) is ModuleType:
-            return plain(holder) if known is None else known
-        own = getattr(holder, "__dict__", {})
-        return [*known, *(name for name, value in own.items() if is_wanted(name, value))]
+        owner = _owner(holder)
+        if owner not in names:
+            return plain(holder)
+        own = {} if owner is holder else vars(holder)
+        found = (name for name, value in own.items() if is_wanted(name, value))
+        return sorted({*names[owner], *found})
 
     vars(sys.modules[user])["dir"] = find
 
 
 def _owner(plugin: object) -> object:
-    """Return what has a plugin's names: a module has its own, an object those of its class."""
-    return plugin if type(plugin) is ModuleType else type(plugin)
+    """Return what has a plugin's names: a module has its own, an object those of its class.
+
+    Returns None for what may have others: a class, and an object that says so itself.
+    """
+    kind = type(plugin)
+    if kind is ModuleType:
+        return plugin
+    is_plain = kind.__dir__ is object.__dir__ and hasattr(plugin, "__dict__")
+    return kind if is_plain and not isinstance(plugin, type) else None
+
+
+def _value(owner: object, name: str) -> object:
+    """Return what a module gives for a name, or what a class has there."""
+    if type(owner) is not ModuleType:
+        return inspect.getattr_static(owner, name, None)
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001 (pytest leaves out what cannot be had, too)
+        return None
 
 
 def _keep_names(path: Sequence[str]) -> None:
