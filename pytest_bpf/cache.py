@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import warnings
@@ -217,12 +218,26 @@ def last_use(status: os.stat_result) -> float:
     return max(status.st_atime, status.st_mtime)
 
 
-def forget_old(folder: Path, seconds: float, remove: Callable[[Path], None] | None = None) -> None:
-    """Remove what is in a folder of the cache and was not used for so long, by ``remove``."""
+def forget_old(
+    folder: Path,
+    seconds: float,
+    remove: Callable[[Path], None] | None = None,
+    *,
+    most: int = sys.maxsize,
+) -> None:
+    """Remove what is in a folder of the cache and was not used for so long, by ``remove``.
+
+    Of the others, the ``most`` that were used last stay.
+    """
     oldest = time.time() - seconds
+    uses = []
     for path in folder.glob("*"):
         with suppress(FileNotFoundError):  # another run is quicker
-            if last_use(path.lstat()) < oldest:
+            uses.append((last_use(path.lstat()), path))
+    uses.sort(reverse=True)
+    for number, (used, path) in enumerate(uses):
+        if used < oldest or number >= most:
+            with suppress(FileNotFoundError):
                 (remove or _delete)(path)
 
 

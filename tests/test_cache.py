@@ -60,6 +60,23 @@ def test_a_folder_that_everyone_may_write_is_not_used(
         assert open_cache().folder == home / ".cache" / "pytest-bpf"
 
 
+def test_a_folder_that_was_right_is_looked_at_again_when_it_has_changed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = home / "mine", home / "other"
+    monkeypatch.setenv("PYTEST_BPF_CACHE", str(mine))
+    assert open_cache().folder == open_cache().folder == mine
+    mine.chmod(0o777)
+    with pytest.warns(UserWarning, match=r"mine is not used: others than its owner can write"):
+        assert open_cache().folder != mine
+    mine.chmod(0o700)
+    assert open_cache().folder == mine
+    mine.rename(other)
+    mine.symlink_to(other)
+    with pytest.warns(UserWarning, match=r"mine is not used: .*symbolic link"):
+        assert open_cache().folder != mine
+
+
 def test_a_folder_of_the_group_or_behind_a_link_is_not_used(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +298,14 @@ def test_what_is_old_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
     os.utime(places[3], (time.time(), 0))
     forget_old(tmp_path / "kinds", 1000)
     assert {path.name for path in (tmp_path / "kinds").iterdir()} == {"used", "read"}
+
+
+def test_so_many_stay_that_were_used_last(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "newer", "old", "oldest")):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, time.time() - age))
+    forget_old(tmp_path, 1000, most=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest", "newer"}
 
 
 def test_pruning_is_seldom(tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ FULL = 16
 UNUSED = 14 * 24 * 3600
 """Seconds after which a state that no run has used is removed."""
 
+MOST = 32
+"""Saved machines that are kept, at half a gigabyte each."""
+
 LACKS = re.compile(rf"{init.LACKS}(.*)")
 
 STREAM: Command = {"arguments": {"uri": "fd:state"}}
@@ -87,7 +90,7 @@ def save(recipe: Recipe) -> None:
         with suppress(FileNotFoundError):
             recipe.folder.rename(folder / "old")
         state.rename(recipe.folder)
-    forget_old(recipe.folder.parent, UNUSED)
+    forget_old(recipe.folder.parent, UNUSED, most=MOST)
     _note(f"{time.monotonic() - started:.0f} s")
 
 
