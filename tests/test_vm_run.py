@@ -81,6 +81,7 @@ def test_the_kernel_is_the_guests(kernel: Kernel) -> None:
         (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM),
         ([sys.executable, "-c", "import sys; sys.exit(9)"], 9),
         ([sys.executable, "-c", "1/0"], 1),
+        ([sys.executable, "-c", "import sys; sys.exit(-1)"], 255),
         ([sys.executable, "-c", "import os, sys; os.closerange(3, 1000); sys.exit(7)"], 7),
         ([sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], 137),
         (["no-such-command"], 127),
@@ -188,6 +189,48 @@ def test_two_machines_at_once_share_no_randomness() -> None:
     (first, _), (second, _) = (one.communicate(timeout=TIMEOUT) for one in both)
     assert len(first.split()) == len(second.split()) == 6
     assert not set(first.split()) & set(second.split())
+
+
+@pytest.mark.usefixtures("kernel")
+def test_hypothesis_tries_other_examples_each_time() -> None:
+    pytest.importorskip("hypothesis")
+    code = (
+        "from hypothesis import given, settings, strategies\n"
+        "found = []\n"
+        "@settings(derandomize=False, database=None, max_examples=30)\n"
+        "@given(strategies.integers())\n"
+        "def look(number): found.append(number)\n"
+        "look(); print(found)"
+    )
+    first, second = (python(code, text=True) for _ in range(2))
+    assert first.stdout.count(",") >= 10, first.stderr
+    assert first.stdout != second.stdout
+
+
+@pytest.mark.usefixtures("kernel")
+def test_modules_are_where_they_belong_for_every_user_there(kernel: Kernel) -> None:
+    if kernel.modules is None:
+        pytest.skip("this kernel has no modules")
+    folder = f"/lib/modules/{kernel.release}"
+    found = run("find", folder, "-name", "modules.builtin", text=True)
+    assert found.stdout == f"{folder}/modules.builtin\n", found.stderr
+    listed = run("setpriv", "--reuid=65534", "--clear-groups", "ls", folder, text=True)
+    assert "modules.builtin" in listed.stdout.split(), listed.stderr
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_stream_that_is_closed_is_empty(number: int) -> None:
+    command = wrapped(["sh", "-c", "cat; echo out; echo err >&2; exit 3"])
+    streams = {0: "stdin", 1: "stdout", 2: "stderr"}
+    given: dict[str, Any] = dict.fromkeys(streams.values(), subprocess.PIPE)
+    given[streams[number]] = None
+    closing = ["sh", "-c", f'exec {number}<&-; exec "$@"', "sh", *command]
+    with subprocess.Popen(closing, text=True, **given) as process:
+        out, err = process.communicate(None if number == 0 else "in\n", timeout=TIMEOUT)
+    assert process.returncode == 3
+    assert out == (None if number == 1 else "out\n" if number == 0 else "in\nout\n")
+    assert err == (None if number == 2 else "err\n")
 
 
 @pytest.mark.usefixtures("kernel")

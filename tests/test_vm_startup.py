@@ -78,6 +78,9 @@ class Hooks:
 """
 
 LATER = """
+import _pytest.recwarn
+_pytest.recwarn.added = pytest.fixture(name="added")(lambda: 10)
+Plain.more = pytest.fixture(name="more")(lambda self: 11)
 late = Plain()
 late.pytest_report_teststatus = lambda report: ("late", "L", "LATE")
 words = ["-p", "no:cacheprovider", "test_late.py"]
@@ -128,7 +131,8 @@ def test_the_names_that_are_kept_are_the_hooks_and_fixtures_of_each_plugin(tmp_p
 def test_plugins_of_all_kinds_have_their_hooks_and_fixtures(tmp_path: Path) -> None:
     """One of a class that was there before, objects that say what they have, and a class."""
     (tmp_path / "test_late.py").write_text(
-        "def test(late, odd, inherited): assert (inherited, late, odd) == (7, 8, 9)\n"
+        "def test(late, odd, inherited, added, more):\n"
+        "    assert (inherited, late, odd, added, more) == (7, 8, 9, 10, 11)\n"
     )
     warm = WITNESSED.replace("startup.Witness()", "startup.Witness(), Plain(), Odd(), Hooks")
     said = run(tmp_path, f"{KINDS}{warm}\nstartup.keep_names_of_plugins()\n{LATER}")

@@ -24,13 +24,14 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main() -> int:
     """Run the command line; return its command's exit status, or `join.FAILED`."""
     chosen = _arguments()
+    _open_missing()
     heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
     _listen(heard)
     try:
         with lost_sent_again(lambda: _listen(heard)):
             return _in_a_machine(chosen)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except BpfError as error:
         print(f"pytest-bpf: {error}", file=sys.stderr)  # noqa: T201 (a command)
         return join.FAILED
@@ -62,6 +63,15 @@ def _in_a_machine(chosen: argparse.Namespace) -> int:
     return run.follow(machine, running, chosen.hang_timeout, terminal=chosen.terminal)
 
 
+def _open_missing() -> None:
+    """Have a standard input, output and error: what is opened next would be taken for them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _listen(numbers: Sequence[int]) -> int:
     """Hear signals, from the first one on or again; return one of them."""
     for number in numbers:
@@ -69,11 +79,11 @@ def _listen(numbers: Sequence[int]) -> int:
     return numbers[0]
 
 
-def _interrupt(_number: int, _frame: object) -> None:
+def _interrupt(sent: int, _frame: object) -> None:
     """End as by Ctrl-C; a second signal does not disturb the cleaning up."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(sent)
 
 
 def _here(chosen: argparse.Namespace, environment: Mapping[str, str]) -> int:

@@ -21,7 +21,6 @@ from pytest_bpf.vm.machine import MachineError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pytest_bpf.kernels.kernel import Kernel
     from pytest_bpf.vm.machine import QemuProcess
     from pytest_bpf.vm.qemu import Machine
     from pytest_bpf.vm.state import SavedState
@@ -89,7 +88,7 @@ def give(
         folder=folder,
         environment=environment.selection(variables),
         path=_path(),
-        encoding=sys.stdout.encoding,
+        encoding=getattr(sys.stdout, "encoding", "utf-8"),
         terminal=terminal,
         time_ns=time.time_ns(),
     )
@@ -150,24 +149,20 @@ def obtain(machine: Machine, *, renew: bool = False) -> SavedState:
 
 
 def _files(machine: Machine, writable: Sequence[Path]) -> dict[str, Any]:
+    kernel = machine.kernel
     return {
-        "links": _links(machine.kernel),
+        "folders": _elsewhere(f"/lib/modules/{kernel.release}", kernel.modules),
+        "links": _elsewhere(f"/boot/config-{kernel.release}", kernel.config),
         "writable": dict(zip(qemu.tags()[1:], map(str, writable), strict=False)),
         "entropy": os.urandom(64).hex(),
     }
 
 
-def _links(kernel: Kernel) -> dict[str, str]:
-    """Return where the files of a kernel are expected, and where they are."""
-    links = {}
-    for folder, name, file in (
-        ("/lib/modules", kernel.release, kernel.modules),
-        ("/boot", f"config-{kernel.release}", kernel.config),
-    ):
-        place = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118 (strings, as JSON has)
-        if file and not os.path.exists(place):  # noqa: PTH110
-            links[place] = str(file.resolve())
-    return links
+def _elsewhere(expected: str, file: Path | None) -> dict[str, str]:
+    """Return where a file of the kernel is expected, and where it is, unless there is one."""
+    folder, name = os.path.split(expected)
+    place = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118 (strings, as JSON has)
+    return {place: str(file.resolve())} if file and not os.path.exists(place) else {}  # noqa: PTH110
 
 
 def _path() -> list[str]:

@@ -102,6 +102,8 @@ def _refresh(request: dict[str, Any]) -> None:
     if hypothesis := sys.modules.get("hypothesis.configuration"):
         here = os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY") or f"{os.getcwd()}/.hypothesis"  # noqa: PTH109
         hypothesis.set_hypothesis_home_dir(here)
+    if core := sys.modules.get("hypothesis.core"):
+        core.threadlocal._hypothesis_global_random = None  # noqa: SLF001 (made when it is used)
     tempfile.tempdir = None
     tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 (its seed was saved)
     sys.path[:] = request["path"]
@@ -147,6 +149,6 @@ def _code(error: SystemExit) -> int:
     if error.code is None:
         return 0
     if isinstance(error.code, int):
-        return error.code
+        return error.code & 0xFF  # a negative one would be a signal
     print(error.code, file=sys.stderr)  # noqa: T201
     return 1

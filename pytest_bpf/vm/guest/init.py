@@ -116,7 +116,8 @@ class ReadyMachine:
         system.add_entropy(bytes.fromhex(files["entropy"]))
         system.set_parameters(files["parameters"])
         try:
-            new_root = root.enter(files["writable"], files["links"], self._libraries)
+            own = self._libraries
+            new_root = root.enter(files["writable"], files["folders"], files["links"], own)
         except OSError as error:
             self._say(failed=f"cannot mount {error.filename}: {error.strerror}")
             end()

@@ -63,25 +63,34 @@ def lacking() -> list[str]:
     ]
 
 
-def enter(writable: Mapping[str, str], links: Mapping[str, str], own: Sequence[str]) -> int:
+def enter(
+    writable: Mapping[str, str],
+    folders: Mapping[str, str],
+    links: Mapping[str, str],
+    own: Sequence[str],
+) -> int:
     """Make the host's files the root, read-only below a private layer, and go there.
 
-    ``writable`` are 9p tags and the folders they become; ``links`` are what is elsewhere on the
-    host, and where; ``own`` are the `libraries` of the process that becomes the command. Returns a
-    descriptor of the new root, for other processes to follow.
+    ``writable`` are 9p tags and the folders they become; ``folders`` and ``links`` are what is
+    elsewhere on the host, and where; ``own`` are the `libraries` of the process that becomes the
+    command. Returns a descriptor of the new root, for other processes to follow.
     """
     host, upper, merged = (f"{STAGE}/{name}" for name in ("host", "upper", "merged"))
     system.mount("root", host, "9p", system.MS_RDONLY, f"{NINE_P},cache=loose")
     system.mount("upper", upper, "tmpfs")
     for name in ("files", "work"):
         os.mkdir(f"{upper}/{name}")  # noqa: PTH102
-    for place, target in links.items():  # in the layer itself: each look at the host takes long
+    for place in folders:  # in the layer itself: each look at the host takes long
+        os.makedirs(f"{upper}/files{place}")  # noqa: PTH103
+    for place, target in links.items():
         os.makedirs(os.path.dirname(f"{upper}/files{place}"), exist_ok=True)  # noqa: PTH103, PTH120
         os.symlink(target, f"{upper}/files{place}")  # noqa: PTH211
     layers = f"lowerdir={host},upperdir={upper}/files,workdir={upper}/work"
     system.mount("overlay", merged, "overlay", 0, layers)
     for tag, folder in writable.items():
         system.mount(tag, merged + folder, "9p", 0, f"{NINE_P},cache=mmap")
+    for place, folder in folders.items():
+        system.mount(host + folder, merged + place, "", system.MS_BIND)
     for library in own:
         system.mount(library, merged + library, "", system.MS_BIND)
     for place in MOVED:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import inspect
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HOOKS = "pytest_"
 """How the names of hooks begin: pytest looks at no other name of a plugin."""
@@ -54,10 +54,10 @@ def keep_names_of_plugins() -> None:
     Each goes through ``dir`` of a plugin; for these modules, and objects of these classes, that is
     another one.
     """
-    _replace_dir("pluggy._manager", lambda name, _value: name.startswith(HOOKS))
+    _replace_dir("pluggy._manager", _hooks)
     kind = getattr(sys.modules.get("_pytest.fixtures"), "FixtureFunctionDefinition", None)
     if kind is not None:  # since pytest 8.4; before, whatever has an attribute is a fixture
-        _replace_dir("_pytest.fixtures", lambda _name, value: type(value) is kind)
+        _replace_dir("_pytest.fixtures", partial(_of_kind, kind))
 
 
 def keep_config() -> None:
@@ -103,46 +103,51 @@ def _variables_read() -> Iterator[dict[str, str | None]]:
         kind.__getitem__ = plain
 
 
-def _replace_dir(user: str, is_wanted: Callable[[str, object], bool]) -> None:
-    """Let a module find only such names by ``dir`` of `PLUGINS` and of others of their classes."""
+def _hooks(names: Mapping[str, object]) -> list[str]:
+    return [name for name in names if name.startswith(HOOKS)]
+
+
+def _of_kind(kind: type, names: Mapping[str, object]) -> list[str]:
+    return [name for name, value in names.items() if type(value) is kind]
+
+
+def _replace_dir(user: str, select: Callable[[Mapping[str, object]], list[str]]) -> None:
+    """Let a module find only such names by ``dir`` of `PLUGINS` and of others of their classes.
+
+    What a module or an object has is looked at each time, what a class has when it has more than
+    before.
+    """
     plain: Callable[[object], list[str]] = dir
-    owners = {_owner(plugin) for plugin in PLUGINS} - {None}
-    names = {
-        owner: [name for name in plain(owner) if is_wanted(name, _value(owner, name))]
-        for owner in owners
-    }
+    modules = {plugin for plugin in PLUGINS if type(plugin) is ModuleType}
+    modules -= {module for module in modules if "__dir__" in vars(module)}
+    classes: dict[type, tuple[int, list[str]]] = {}
+    for kind in map(type, PLUGINS):
+        says_itself = any("__dir__" in vars(base) for base in kind.__mro__[:-1])
+        if not says_itself and not issubclass(kind, type):
+            values = {name: _value(kind, name) for name in plain(kind)}
+            classes[kind] = _size(kind), select(values)
 
     def find(holder: object) -> list[str]:
-        owner = _owner(holder)
-        if owner not in names:
+        kind = type(holder)
+        if kind is ModuleType and holder in modules:
+            return sorted(select(vars(holder)))
+        size, names = classes.get(kind, (-1, ()))
+        if size != _size(kind):
             return plain(holder)
-        own = {} if owner is holder else vars(holder)
-        found = (name for name, value in own.items() if is_wanted(name, value))
-        return sorted({*names[owner], *found})
+        return sorted({*names, *select(getattr(holder, "__dict__", {}))})
 
     vars(sys.modules[user])["dir"] = find
 
 
-def _owner(plugin: object) -> object:
-    """Return what has a plugin's names: a module has its own, an object those of its class.
-
-    Returns None for what may have others: a class, and an object that says so itself.
-    """
-    kind = type(plugin)
-    if kind is ModuleType:
-        return plugin
-    is_plain = kind.__dir__ is object.__dir__ and hasattr(plugin, "__dict__")
-    return kind if is_plain and not isinstance(plugin, type) else None
-
-
-def _value(owner: object, name: str) -> object:
-    """Return what a module gives for a name, or what a class has there."""
-    if type(owner) is not ModuleType:
-        return inspect.getattr_static(owner, name, None)
+def _value(kind: type, name: str) -> object:
     try:
-        return getattr(owner, name, None)
+        return getattr(kind, name, None)
     except Exception:  # noqa: BLE001 (pytest leaves out what cannot be had, too)
         return None
+
+
+def _size(kind: type) -> int:
+    return sum(len(vars(base)) for base in kind.__mro__)
 
 
 def _keep_names(path: Sequence[str]) -> None:
