@@ -150,7 +150,7 @@ def test_who_joined_ends_with_the_machine(tmp_path: Path) -> None:
 def test_a_machine_that_nobody_joins_is_ended_by_a_signal(tmp_path: Path) -> None:
     with machine(tmp_path) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(TIMEOUT) == 128 + signal.SIGINT
+        assert process.wait(TIMEOUT) == 128 + signal.SIGTERM
     assert not (tmp_path / "m.socket").exists()
 
 
