@@ -38,7 +38,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """No ziglang: what is on PATH is all there is."""
     monkeypatch.setitem(sys.modules, "ziglang", None)
-    monkeypatch.setattr(compilers, "_wheel_in", lambda _: None)
+    monkeypatch.setattr(compilers, "_wheel_folders", lambda _: ())
 
 
 def script(path: Path, text: str) -> Path:

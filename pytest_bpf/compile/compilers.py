@@ -128,17 +128,15 @@ def _on_path(folders: tuple[tuple[str, int], ...]) -> tuple[Path, ...]:
 
 def _wheel() -> Path | None:
     """Return the program in the ``ziglang`` wheel: it starts sooner than ``python -m ziglang``."""
-    program = _wheel_in(tuple(sys.path))
-    return program if program and program.is_file() else None
+    programs = (Path(folder, "zig") for folder in _wheel_folders(tuple(sys.path)))
+    return next((program for program in programs if program.is_file()), None)
 
 
 @lru_cache(maxsize=8)
-def _wheel_in(_path: tuple[str, ...]) -> Path | None:
-    """Look for it, once for each path: Python does not look for new packages either."""
+def _wheel_folders(_path: tuple[str, ...]) -> tuple[str, ...]:
+    """Look for the wheel, once for each path: Python does not look for new packages either."""
     spec = find_spec("ziglang")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        return Path(folder, "zig")
-    return None
+    return tuple((spec and spec.submodule_search_locations) or ())
 
 
 def _probe(program: Path, cache: Cache) -> Compiler:
